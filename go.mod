@@ -1,0 +1,3 @@
+module github.com/pimrelay/pimrelay
+
+go 1.26.0

@@ -1,0 +1,55 @@
+package sdk
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// Forwarder brings events to one destination.
+//
+// The relay calls Configure once, before everything else; then Deliver any
+// number of times, concurrently up to the lane's max_in_flight; and at the end
+// Close once, when no Deliver is running any more. A forwarder that was closed
+// is not used again.
+type Forwarder interface {
+	// Configure reads the forwarder's part of the configuration file, the
+	// JSON form of `config`, and checks it. It returns [Faults] that name
+	// each field that is wrong. It must not dial: a destination that is
+	// away is no error of the configuration.
+	Configure(ctx context.Context, config json.RawMessage) error
+
+	// Deliver brings events to the destination and returns one outcome for
+	// each, in the order of events. Missing outcomes count as a Retry.
+	// It returns when ctx is done, which happens at the lane's timeout:
+	// what has not been confirmed by then is a Retry, and the event is
+	// delivered again, so a destination may see it twice.
+	// A panic counts as a Retry of all the events of the call.
+	Deliver(ctx context.Context, events []Event) []Outcome
+
+	// Close releases what the forwarder holds. It makes durable what
+	// Deliver reported as delivered, if that is not so already, and returns
+	// when ctx is done.
+	Close(ctx context.Context) error
+}
+
+// BatchLimiter is implemented by a forwarder whose destination takes several
+// events in one operation. A forwarder without it gets one event a call.
+type BatchLimiter interface {
+	// BatchLimits is called after Configure and returns the same value each
+	// time.
+	BatchLimits() BatchLimits
+}
+
+// BatchLimits are the largest batch that a forwarder takes in one call. The
+// lane's own batch settings stay within them. Zero means no limit.
+type BatchLimits struct {
+	Events int
+	Bytes  int // sum of the payloads' lengths
+}
+
+// HealthChecker is implemented by a forwarder that can tell, without
+// delivering anything, whether its destination can be reached. The relay shows
+// the answer to operators and decides nothing by it.
+type HealthChecker interface {
+	Health(ctx context.Context) error
+}
