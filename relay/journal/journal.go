@@ -1,0 +1,242 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pimrelay/pimrelay/sdk"
+)
+
+// FileName is the name of the database below the data directory.
+const FileName = "journal.db"
+
+// ErrClosed is returned by everything that is called after Close.
+var ErrClosed = errors.New("the journal is closed")
+
+// ErrNotPromised is returned by Append when its context ended before the event
+// was known to be on disk. The event may be stored all the same.
+var ErrNotPromised = errors.New("not on disk in time")
+
+// LockedError says that another process uses the data directory.
+type LockedError struct{ Dir string }
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("data_dir %s is in use by another pimrelay: stop it first, or give this one a directory of its own", e.Dir)
+}
+
+// Options are what Open needs besides the directory.
+type Options struct {
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Receipt says what became of an appended event.
+type Receipt struct {
+	// Seq is the event's number in the journal; 0 for a duplicate.
+	Seq int64
+	// Duplicate is true if the journal had the event already.
+	Duplicate bool
+}
+
+// Journal is an open journal. All methods may be called concurrently.
+type Journal struct {
+	path    string
+	lock    *flock.Flock
+	log     *slog.Logger
+	metrics *metrics
+
+	gate   sync.RWMutex  // held for reading while something is put into queue
+	closed bool          // guarded by gate
+	queue  chan *request // to the writer goroutine
+	done   chan struct{} // closed when the writer has ended
+
+	opening sync.RWMutex // held for reading while store.read is in use
+	store   *store       // guarded by opening; written by the writer goroutine
+
+	head atomic.Int64 // the highest committed sequence number
+	tail tail
+
+	mu      sync.Mutex
+	cursors map[string]*Cursor // guarded by mu
+	full    chan struct{}      // wakes the settler before its time
+	settled sync.WaitGroup
+	stop    chan struct{}
+}
+
+// queueLength bounds the requests that wait for the writer; beyond it Append
+// waits for a place.
+const queueLength = 1024
+
+// Open opens the journal in dir, which it makes if need be (0700), and locks
+// dir: one process at a time, or a *LockedError.
+func Open(ctx context.Context, dir string, opt Options) (*Journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data_dir: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))
+	switch held, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("lock data_dir: %w", err)
+	case !held:
+		return nil, &LockedError{Dir: dir}
+	}
+	j := &Journal{
+		path: filepath.Join(dir, FileName), lock: lock, log: opt.Logger, metrics: newMetrics(opt.Registerer),
+		queue: make(chan *request, queueLength), done: make(chan struct{}),
+		cursors: make(map[string]*Cursor), full: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	if err := j.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", j.path, err), lock.Unlock())
+	}
+	return j, nil
+}
+
+func (j *Journal) start(ctx context.Context) (err error) {
+	if j.store, err = openStore(ctx, j.path); err != nil {
+		return err
+	}
+	if err := os.Chmod(j.path, 0o600); err != nil {
+		return errors.Join(err, j.store.close())
+	}
+	head, err := lastSeq(ctx, j.store)
+	if err != nil {
+		return errors.Join(err, j.store.close())
+	}
+	j.head.Store(head)
+	j.tail.reset(head)
+	go j.runWriter()
+	j.settled.Add(1)
+	go j.runSettler()
+	return nil
+}
+
+// lastSeq is the highest number ever used: the events themselves may have been
+// deleted, and their ids forgotten.
+func lastSeq(ctx context.Context, s *store) (head int64, err error) {
+	err = s.write.QueryRowContext(ctx, `SELECT max(
+		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0),
+		coalesce((SELECT max(seq) FROM ids), 0),
+		coalesce((SELECT max(watermark) FROM cursors), 0))`).Scan(&head)
+	if err != nil {
+		return 0, fmt.Errorf("read the last sequence number: %w", err)
+	}
+	return head, nil
+}
+
+// Close writes what has been settled, closes the database and releases the
+// lock. Appends that are queued are stored first.
+func (j *Journal) Close() error {
+	j.gate.Lock()
+	if j.closed {
+		j.gate.Unlock()
+		return ErrClosed
+	}
+	close(j.stop)
+	j.gate.Unlock()
+	j.settled.Wait() // the settler's last write still passes the gate
+
+	j.gate.Lock()
+	j.closed = true
+	close(j.queue)
+	j.gate.Unlock()
+	<-j.done
+	return errors.Join(j.store.close(), j.lock.Unlock())
+}
+
+// Append stores the event durably, or finds that it is there already. It keeps
+// a copy of the event's body. It returns ErrNotPromised when ctx ends first.
+func (j *Journal) Append(ctx context.Context, e *sdk.Event) (Receipt, error) {
+	kept := *e
+	kept.Body = bytes.Clone(e.Body)
+	kept.Time, kept.Received = fromMicros(micros(e.Time)), fromMicros(micros(e.Received))
+	kept.Payload, kept.Key, kept.Fields, kept.Attempt, kept.Replayed = kept.Body, "", nil, 0, false
+	r, err := newRow(&kept)
+	if err != nil {
+		return Receipt{}, err
+	}
+	req := &request{row: r, hash: idHash(e.Source, e.ID), event: &kept, done: make(chan error, 1)}
+	if err := j.submit(ctx, req); err != nil {
+		return Receipt{}, err
+	}
+	return Receipt{Seq: req.seq, Duplicate: req.duplicate}, nil
+}
+
+// Head is the highest sequence number on disk.
+func (j *Journal) Head() int64 { return j.head.Load() }
+
+// DiskBytes is the size of the journal's files.
+func (j *Journal) DiskBytes() int64 {
+	var total int64
+	for _, suffix := range []string{"", "-wal"} {
+		if info, err := os.Stat(j.path + suffix); err == nil {
+			total += info.Size()
+		}
+	}
+	return total
+}
+
+// runSettler writes the cursors once a second, or when one asks for it.
+func (j *Journal) runSettler() {
+	defer j.settled.Done()
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-j.full:
+		case <-j.stop:
+			j.settle()
+			return
+		}
+		j.settle()
+	}
+}
+
+// settle writes what all cursors have settled in one transaction. What could
+// not be written stays with the cursors and is written next time.
+func (j *Journal) settle() {
+	var pending []*settlements
+	for _, c := range j.allCursors() {
+		if p := c.collect(); p != nil {
+			pending = append(pending, p)
+		}
+	}
+	if len(pending) == 0 {
+		return
+	}
+	err := j.apply(context.Background(), func(s *store) error {
+		for _, p := range pending {
+			if err := p.write(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, p := range pending {
+		p.finish(err)
+	}
+	if err != nil {
+		j.log.Error("settlements not written, they are kept and tried again", "err", err)
+	}
+}
+
+func (j *Journal) allCursors() []*Cursor {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := make([]*Cursor, 0, len(j.cursors))
+	for _, c := range j.cursors {
+		all = append(all, c)
+	}
+	return all
+}
