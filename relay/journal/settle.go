@@ -201,11 +201,11 @@ func cut(s string, n int) string {
 type Progress struct {
 	// Backlog is the number of events that the forwarder has not settled,
 	// the ones that wait for a retry included.
-	Backlog int64
+	Backlog int64 `json:"backlog"`
 	// Retrying is the number of events whose last attempt failed.
-	Retrying int64
+	Retrying int64 `json:"retrying"`
 	// DeadLetters is the number of dead letters that are kept.
-	DeadLetters int64
+	DeadLetters int64 `json:"dead_letters"`
 }
 
 // Progress counts what is before the forwarder.
