@@ -1,0 +1,73 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// NotRunningError says that no daemon answers on the socket.
+type NotRunningError struct{ Dir string }
+
+func (e *NotRunningError) Error() string {
+	return fmt.Sprintf("no pimrelay is running on data_dir %s: start it with `pimrelay run`, or name its configuration file with -c", e.Dir)
+}
+
+// answerBytes bounds what the client reads of an answer.
+const answerBytes = 64 << 20
+
+// Client talks to the daemon that runs on a data directory.
+type Client struct {
+	dir  string
+	http *http.Client
+}
+
+// NewClient makes a client for the daemon on dir.
+func NewClient(dir string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
+	}
+	return &Client{dir: dir, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Status asks for the daemon's status. It returns a *NotRunningError if there
+// is no daemon.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.get(ctx, "/status", &s)
+	return s, err
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://pimrelay"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return &NotRunningError{Dir: c.dir}
+	}
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes))
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the daemon: %s answered %s", path, resp.Status)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("ask the daemon: %s: %w", path, err)
+	}
+	return nil
+}

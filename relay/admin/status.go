@@ -1,0 +1,77 @@
+package admin
+
+import "time"
+
+// Status is the daemon at one moment, as `pimrelay status` shows it and
+// GET /status answers it.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	// Ready says whether the door can answer; Reason why it cannot.
+	Ready      bool        `json:"ready"`
+	Reason     string      `json:"reason,omitempty"`
+	Door       Door        `json:"door"`
+	Journal    Journal     `json:"journal"`
+	Sources    []Source    `json:"sources"`
+	Forwarders []Forwarder `json:"forwarders"`
+	Warnings   []Warning   `json:"warnings"`
+}
+
+// Door is where deliveries come in.
+type Door struct {
+	Address   string `json:"address"`
+	PublicURL string `json:"public_url,omitempty"`
+	TLS       string `json:"tls"`
+}
+
+// Journal is the durable log.
+type Journal struct {
+	// Head is the number of the event stored last.
+	Head      int64 `json:"head"`
+	DiskBytes int64 `json:"disk_bytes"`
+}
+
+// Source is where events come from.
+type Source struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+	// Manual is true if the operator subscribed by hand.
+	Manual        bool           `json:"manual"`
+	Subscriber    string         `json:"subscriber,omitempty"`
+	Subscriptions []Subscription `json:"subscriptions"`
+	LastError     string         `json:"last_error,omitempty"`
+}
+
+// Subscription is a subscription as the platform reported it last.
+type Subscription struct {
+	Key    string   `json:"key"`
+	ID     string   `json:"id,omitempty"`
+	URL    string   `json:"url"`
+	Status string   `json:"status"`
+	Events []string `json:"events"`
+}
+
+// Forwarder is where events go.
+type Forwarder struct {
+	Name   string `json:"name"`
+	Plugin string `json:"plugin"`
+	// Backlog counts the events not settled yet, Retrying those of them
+	// whose last attempt failed, DeadLetters what was given up.
+	Backlog     int64 `json:"backlog"`
+	Retrying    int64 `json:"retrying"`
+	DeadLetters int64 `json:"dead_letters"`
+	// Delivered counts since the daemon started.
+	Delivered     int64     `json:"delivered"`
+	LastDelivered time.Time `json:"last_delivered,omitzero"`
+	// Failing is true if the last delivery failed.
+	Failing     bool      `json:"failing"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+}
+
+// Warning is something that a person should look at.
+type Warning struct {
+	Key     string    `json:"key"`
+	Message string    `json:"message"`
+	Since   time.Time `json:"since"`
+}
