@@ -8,10 +8,12 @@ type Status struct {
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
 	// Ready says whether the door can answer; Reason why it cannot.
-	Ready      bool        `json:"ready"`
-	Reason     string      `json:"reason,omitempty"`
-	Door       Door        `json:"door"`
-	Journal    Journal     `json:"journal"`
+	Ready   bool    `json:"ready"`
+	Reason  string  `json:"reason,omitempty"`
+	Door    Door    `json:"door"`
+	Journal Journal `json:"journal"`
+	// Telemetry is the address of probes and metrics; empty if off.
+	Telemetry  string      `json:"telemetry,omitempty"`
 	Sources    []Source    `json:"sources"`
 	Forwarders []Forwarder `json:"forwarders"`
 	Warnings   []Warning   `json:"warnings"`
@@ -27,8 +29,11 @@ type Door struct {
 // Journal is the durable log.
 type Journal struct {
 	// Head is the number of the event stored last.
-	Head      int64 `json:"head"`
-	DiskBytes int64 `json:"disk_bytes"`
+	Head int64 `json:"head"`
+	// Duplicates counts what was delivered again and dropped since the
+	// daemon started.
+	Duplicates int64 `json:"duplicates"`
+	DiskBytes  int64 `json:"disk_bytes"`
 }
 
 // Source is where events come from.
@@ -44,11 +49,12 @@ type Source struct {
 
 // Subscription is a subscription as the platform reported it last.
 type Subscription struct {
-	Key    string   `json:"key"`
-	ID     string   `json:"id,omitempty"`
-	URL    string   `json:"url"`
-	Status string   `json:"status"`
-	Events []string `json:"events"`
+	Key       string   `json:"key"`
+	ID        string   `json:"id,omitempty"`
+	URL       string   `json:"url"`
+	Status    string   `json:"status"`
+	Events    []string `json:"events"`
+	LastError string   `json:"last_error,omitempty"`
 }
 
 // Forwarder is where events go.

@@ -13,6 +13,7 @@ type state struct {
 	delivered     int64 // guarded by mu, as all below
 	lastDelivered time.Time
 	failing       bool
+	failingSince  time.Time
 	lastError     string
 	lastErrorAt   time.Time
 }
@@ -29,22 +30,27 @@ func (s *state) failed(now time.Time, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed := !s.failing
+	if changed {
+		s.failingSince = now
+	}
 	s.failing, s.lastError, s.lastErrorAt = true, reason, now
 	return changed
 }
 
 // Status is a lane at one moment.
 type Status struct {
-	Name   string `json:"name"`
-	Plugin string `json:"plugin"`
+	Name   string
+	Plugin string
 	journal.Progress
 	// Delivered counts since the lane was started.
-	Delivered     int64     `json:"delivered"`
-	LastDelivered time.Time `json:"last_delivered,omitzero"`
-	// Failing is true if the last delivery failed.
-	Failing     bool      `json:"failing"`
-	LastError   string    `json:"last_error,omitempty"`
-	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	Delivered     int64
+	LastDelivered time.Time
+	// Failing is true if the last delivery failed; FailingSince when the
+	// first of the failed ones ended.
+	Failing      bool
+	FailingSince time.Time
+	LastError    string
+	LastErrorAt  time.Time
 }
 
 // Status describes the lane.
@@ -54,6 +60,6 @@ func (l *Lane) Status() Status {
 	return Status{
 		Name: l.Name, Plugin: l.config.Plugin, Progress: l.Cursor.Progress(),
 		Delivered: l.state.delivered, LastDelivered: l.state.lastDelivered,
-		Failing: l.state.failing, LastError: l.state.lastError, LastErrorAt: l.state.lastErrorAt,
+		Failing: l.state.failing, FailingSince: l.state.failingSince, LastError: l.state.lastError, LastErrorAt: l.state.lastErrorAt,
 	}
 }

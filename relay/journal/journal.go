@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,8 +63,9 @@ type Journal struct {
 	opening sync.RWMutex // held for reading while store.read is in use
 	store   *store       // guarded by opening; written by the writer goroutine
 
-	head atomic.Int64 // the highest committed sequence number
-	tail tail
+	head       atomic.Int64 // the highest committed sequence number
+	duplicates atomic.Int64
+	tail       tail
 
 	mu      sync.Mutex
 	cursors map[string]*Cursor // guarded by mu
@@ -155,10 +155,10 @@ func (j *Journal) Close() error {
 }
 
 // Append stores the event durably, or finds that it is there already. It keeps
-// a copy of the event's body. It returns ErrNotPromised when ctx ends first.
+// the event's body and headers, which nobody may change any more. It returns
+// ErrNotPromised when ctx ends first.
 func (j *Journal) Append(ctx context.Context, e *sdk.Event) (Receipt, error) {
 	kept := *e
-	kept.Body = bytes.Clone(e.Body)
 	kept.Time, kept.Received = fromMicros(micros(e.Time)), fromMicros(micros(e.Received))
 	kept.Payload, kept.Key, kept.Fields, kept.Attempt, kept.Replayed = kept.Body, "", nil, 0, false
 	r, err := newRow(&kept)
@@ -174,6 +174,9 @@ func (j *Journal) Append(ctx context.Context, e *sdk.Event) (Receipt, error) {
 
 // Head is the highest sequence number on disk.
 func (j *Journal) Head() int64 { return j.head.Load() }
+
+// Duplicates counts the events that were dropped as duplicates since Open.
+func (j *Journal) Duplicates() int64 { return j.duplicates.Load() }
 
 // DiskBytes is the size of the journal's files.
 func (j *Journal) DiskBytes() int64 {

@@ -106,18 +106,6 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestAppendKeepsACopyOfTheBody(t *testing.T) {
-	t.Parallel()
-	j := open(t, t.TempDir())
-	c := mustCursor(t, j, "shop", Start{})
-	e := event(1)
-	mustAppend(t, j, e)
-	e.Body[0] = 'X'
-	if got := next(t, c, time.Now(), 1)[0].Event.Body; got[0] != '{' {
-		t.Errorf("body is %q after the caller changed its own", got)
-	}
-}
-
 func TestDuplicates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

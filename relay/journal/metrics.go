@@ -32,7 +32,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) committed(group []*request, took time.Duration) {
+// committed counts a group and returns the number of duplicates in it.
+func (m *metrics) committed(group []*request, took time.Duration) (duplicates int64) {
 	m.commitSeconds.Observe(took.Seconds())
 	m.groupSize.Observe(float64(len(group)))
 	for _, r := range group {
@@ -40,7 +41,9 @@ func (m *metrics) committed(group []*request, took time.Duration) {
 		case r.seq != 0:
 			m.appended.Inc()
 		case r.duplicate:
-			m.duplicates.Inc()
+			duplicates++
 		}
 	}
+	m.duplicates.Add(float64(duplicates))
+	return duplicates
 }

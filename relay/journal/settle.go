@@ -178,10 +178,10 @@ func (p *settlements) finish(err error) {
 }
 
 // AppendUnreadable keeps a delivery whose signature is right and whose body is
-// no event, as a dead letter of its source. It is on disk on return; ctx ends
-// the wait as with Append.
+// no event, as a dead letter of its source. It is on disk on return; the body
+// is kept and ctx ends the wait as with Append.
 func (j *Journal) AppendUnreadable(ctx context.Context, source string, body []byte, reason string, received time.Time) error {
-	letter := DeadLetter{Source: source, Reason: reason, First: received, Last: received, Body: append([]byte{}, body...)}
+	letter := DeadLetter{Source: source, Reason: reason, First: received, Last: received, Body: body}
 	return j.apply(ctx, func(s *store) error { return s.writeDead(&letter) })
 }
 
@@ -201,11 +201,11 @@ func cut(s string, n int) string {
 type Progress struct {
 	// Backlog is the number of events that the forwarder has not settled,
 	// the ones that wait for a retry included.
-	Backlog int64 `json:"backlog"`
+	Backlog int64
 	// Retrying is the number of events whose last attempt failed.
-	Retrying int64 `json:"retrying"`
+	Retrying int64
 	// DeadLetters is the number of dead letters that are kept.
-	DeadLetters int64 `json:"dead_letters"`
+	DeadLetters int64
 }
 
 // Progress counts what is before the forwarder.

@@ -140,7 +140,7 @@ func (w *writer) commit() {
 	head, err := w.transact()
 	if err == nil {
 		w.j.publish(w.group, head)
-		w.j.metrics.committed(w.group, time.Since(began))
+		w.j.duplicates.Add(w.j.metrics.committed(w.group, time.Since(began)))
 	} else {
 		w.broken = true
 		w.j.metrics.commitErrors.Inc()
