@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pimrelay/pimrelay/relay"
+	"github.com/pimrelay/pimrelay/relay/admin"
+)
+
+func newStatusCommand() *cobra.Command {
+	var file, dir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running relay does: door, sources, forwarders, warnings",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				var err error
+				if dir, err = relay.DataDir(file, os.Environ()); err != nil {
+					return err
+				}
+			}
+			status, err := admin.NewClient(dir).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(status)
+			}
+			return printStatus(cmd.OutOrStdout(), status, time.Now())
+		},
+	}
+	addFileFlag(cmd, &file)
+	cmd.Flags().StringVar(&dir, "data-dir", "", "data_dir of the relay, instead of the one in the configuration file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// printStatus is the status for people.
+func printStatus(out io.Writer, s admin.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	state := "ready"
+	if !s.Ready {
+		state = "not ready: " + s.Reason
+	}
+	fmt.Fprintf(w, "pimrelay %s, up %s, %s\n", s.Version, now.Sub(s.Started).Round(time.Second), state)
+	fmt.Fprintf(w, "door %s, tls %s, %s\n", s.Door.Address, s.Door.TLS, orDash(s.Door.PublicURL))
+	fmt.Fprintf(w, "journal: last event %d, %.1f MiB on disk\n\n", s.Journal.Head, float64(s.Journal.DiskBytes)/(1<<20))
+
+	fmt.Fprintln(w, "SOURCE\tPATH\tSUBSCRIPTION\tSTATUS\tID\tEVENTS")
+	for _, source := range s.Sources {
+		if source.Manual {
+			fmt.Fprintf(w, "%s\t%s\t(by hand)\t-\t-\t-\n", source.Name, source.Path)
+		}
+		for _, sub := range source.Subscriptions {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", source.Name, source.Path, sub.Key, sub.Status, orDash(sub.ID), len(sub.Events))
+		}
+	}
+	fmt.Fprintln(w, "\nFORWARDER\tPLUGIN\tBACKLOG\tRETRYING\tDEAD LETTERS\tDELIVERED\tLAST DELIVERY\tSTATE")
+	for _, f := range s.Forwarders {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", f.Name, f.Plugin, f.Backlog, f.Retrying, f.DeadLetters, f.Delivered, ago(f.LastDelivered, now), forwarderState(f))
+	}
+	if len(s.Warnings) > 0 {
+		fmt.Fprintln(w, "\nWARNING\tSINCE\t")
+		for _, warning := range s.Warnings {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", warning.Key, ago(warning.Since, now), warning.Message)
+		}
+	}
+	return w.Flush()
+}
+
+func forwarderState(f admin.Forwarder) string {
+	if f.Failing {
+		return "failing: " + f.LastError
+	}
+	return "ok"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return now.Sub(t).Round(time.Second).String() + " ago"
+}

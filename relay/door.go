@@ -1,0 +1,80 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pimrelay/pimrelay/relay/akeneo"
+	"github.com/pimrelay/pimrelay/relay/edge"
+	"github.com/pimrelay/pimrelay/relay/journal"
+	"github.com/pimrelay/pimrelay/relay/observe"
+)
+
+// acceptor is what stands behind the door: it verifies a delivery, stores it,
+// and only then lets it be acknowledged.
+type acceptor struct {
+	receivers map[string]*akeneo.Receiver // by source
+	journal   *journal.Journal
+	health    *observe.Health
+	log       *slog.Logger
+	refused   *prometheus.CounterVec
+}
+
+func newAcceptor(receivers map[string]*akeneo.Receiver, j *journal.Journal, health *observe.Health, log *slog.Logger, r prometheus.Registerer) *acceptor {
+	a := &acceptor{receivers: receivers, journal: j, health: health, log: log,
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pimrelay_relay_not_stored_total", Help: "Deliveries that were not stored as events, by reason.",
+		}, []string{"source", "reason"})}
+	r.MustRegister(a.refused)
+	return a
+}
+
+// Accept is the way of one delivery. It answers Accepted only when the event is
+// on disk.
+func (a *acceptor) Accept(ctx context.Context, d *edge.Delivery) edge.Answer {
+	event, err := a.receivers[d.Source].Receive(d.Header, d.Body, d.Received)
+	var unreadable *akeneo.UnreadableError
+	switch {
+	case err == nil:
+	case errors.Is(err, akeneo.ErrUnsigned):
+		return edge.Unsigned
+	case errors.As(err, &unreadable):
+		return a.keepUnreadable(ctx, d, unreadable)
+	default:
+		a.refused.WithLabelValues(d.Source, "signature").Inc()
+		a.health.Warn(signatureKey(d.Source), "signed deliveries that no secret of ours fits: the secret at the platform and the one here differ")
+		a.log.Warn("signature does not fit any secret", "source", d.Source, "err", err)
+		return edge.Unavailable
+	}
+	a.health.Clear(signatureKey(d.Source))
+	if _, err := a.journal.Append(ctx, &event); err != nil {
+		return a.notStored(d.Source, err)
+	}
+	a.health.Clear(journalKey)
+	return edge.Accepted
+}
+
+// keepUnreadable stores a delivery that the platform signed and that is no
+// CloudEvent. Refusing it would only bring it back.
+func (a *acceptor) keepUnreadable(ctx context.Context, d *edge.Delivery, cause *akeneo.UnreadableError) edge.Answer {
+	if err := a.journal.AppendUnreadable(ctx, d.Source, d.Body, cause.Error(), d.Received); err != nil {
+		return a.notStored(d.Source, err)
+	}
+	a.refused.WithLabelValues(d.Source, "unreadable").Inc()
+	a.log.Warn("delivery kept as an unreadable dead letter", "source", d.Source, "err", cause)
+	return edge.Accepted
+}
+
+func (a *acceptor) notStored(source string, err error) edge.Answer {
+	a.refused.WithLabelValues(source, "journal").Inc()
+	a.health.Warn(journalKey, "events cannot be stored, deliveries are answered 429: "+err.Error())
+	a.log.Error("event not stored", "source", source, "err", err)
+	return edge.Unavailable
+}
+
+const journalKey = "journal"
+
+func signatureKey(source string) string { return "sources." + source + ".signature" }
