@@ -199,7 +199,7 @@ func TestRetriesUntilDelivered(t *testing.T) {
 			if fails--; fails >= 0 {
 				return sdk.Each(len(events), sdk.Retry(0, errors.New("refused")))
 			}
-			return delivered(nil, events)
+			return delivered(context.Background(), events)
 		}
 		b.append("a")
 		b.start("shop", d, func(c *Config) { c.Retry.Initial = time.Second })
@@ -244,7 +244,7 @@ func TestRejectedIsADeadLetterAtOnce(t *testing.T) {
 			if events[0].ID == "bad" {
 				return []sdk.Outcome{sdk.Rejected("422")}
 			}
-			return delivered(nil, events)
+			return delivered(context.Background(), events)
 		}}
 		b.append("a", "bad", "c")
 		b.start("shop", d, nil)
@@ -262,7 +262,7 @@ func TestThrottledSpendsNoAttempt(t *testing.T) {
 			if time.Since(began) < 48*time.Hour {
 				return []sdk.Outcome{sdk.Throttled(time.Hour, "429")}
 			}
-			return delivered(nil, events)
+			return delivered(context.Background(), events)
 		}}
 		b.append("a")
 		b.start("shop", d, nil)
@@ -287,7 +287,7 @@ func TestRetryAfterIsHonouredAndBounded(t *testing.T) {
 			case 2:
 				return []sdk.Outcome{sdk.Retry(100*time.Hour, errors.New("503"))}
 			}
-			return delivered(nil, events)
+			return delivered(context.Background(), events)
 		}}
 		b.append("a")
 		b.start("shop", d, nil)
@@ -311,7 +311,7 @@ func TestPanicsAndMissingOutcomesAreRetries(t *testing.T) {
 			case 3:
 				return make([]sdk.Outcome, len(events)) // no result at all
 			}
-			return delivered(nil, events)
+			return delivered(context.Background(), events)
 		}
 		b.append("a", "b")
 		b.start("shop", batching{d}, func(c *Config) { c.MaxInFlight = 1 })

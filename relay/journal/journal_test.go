@@ -478,13 +478,13 @@ func TestGapsAreSkipped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	j := open(t, dir)
-	c := mustCursor(t, j, "shop", Start{})
+	mustCursor(t, j, "shop", Start{})
 	for n := range 10 {
 		mustAppend(t, j, event(n))
 	}
 	closeJournal(t, j)
 	j = open(t, dir) // nothing in memory
-	c = mustCursor(t, j, "shop", Start{})
+	c := mustCursor(t, j, "shop", Start{})
 	if err := j.apply(context.Background(), func(s *store) error {
 		_, err := s.write.ExecContext(context.Background(), "DELETE FROM events WHERE seq IN (1, 2, 5, 6)")
 		return err

@@ -21,7 +21,7 @@ type store struct {
 
 	begin, commit, rollback  *sql.Stmt
 	insertID, insertEvent    *sql.Stmt
-	upsertCursor, dropCursor *sql.Stmt
+	upsertCursor             *sql.Stmt
 	upsertRetry, deleteRetry *sql.Stmt
 	insertDead               *sql.Stmt
 	selectAfter, selectOne   *sql.Stmt // on read
