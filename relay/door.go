@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,15 +17,15 @@ import (
 // acceptor is what stands behind the door: it verifies a delivery, stores it,
 // and only then lets it be acknowledged.
 type acceptor struct {
-	receivers map[string]*akeneo.Receiver // by source
+	receivers atomic.Pointer[map[string]*akeneo.Receiver] // by source
 	journal   *journal.Journal
 	health    *observe.Health
 	log       *slog.Logger
 	refused   *prometheus.CounterVec
 }
 
-func newAcceptor(receivers map[string]*akeneo.Receiver, j *journal.Journal, health *observe.Health, log *slog.Logger, r prometheus.Registerer) *acceptor {
-	a := &acceptor{receivers: receivers, journal: j, health: health, log: log,
+func newAcceptor(j *journal.Journal, health *observe.Health, log *slog.Logger, r prometheus.Registerer) *acceptor {
+	a := &acceptor{journal: j, health: health, log: log,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_relay_not_stored_total", Help: "Deliveries that were not stored as events, by reason.",
 		}, []string{"source", "reason"})}
@@ -35,7 +36,11 @@ func newAcceptor(receivers map[string]*akeneo.Receiver, j *journal.Journal, heal
 // Accept is the way of one delivery. It answers Accepted only when the event is
 // on disk.
 func (a *acceptor) Accept(ctx context.Context, d *edge.Delivery) edge.Answer {
-	event, err := a.receivers[d.Source].Receive(d.Header, d.Body, d.Received)
+	receiver := (*a.receivers.Load())[d.Source]
+	if receiver == nil { // the source has just left: its route goes with it
+		return edge.Unavailable
+	}
+	event, err := receiver.Receive(d.Header, d.Body, d.Received)
 	var unreadable *akeneo.UnreadableError
 	switch {
 	case err == nil:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,82 +15,154 @@ import (
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
-// lane is a lane with the forwarder that it owns.
+// lane is a lane with the forwarder that it owns. It runs until stop.
 type lane struct {
 	*dispatch.Lane
+	config    dispatch.Config
 	forwarder sdk.Forwarder
+	cancel    context.CancelFunc // nil until started
+	done      chan struct{}      // closed when Run and Close have returned
+	err       error              // of Run and Close; set before done is closed
 }
 
-// openLanes gives every forwarder its place in the journal, durably.
-func (r *Relay) openLanes(ctx context.Context) error {
-	metrics := dispatch.NewMetrics(r.registry)
-	for _, name := range sorted(r.config.Forwarders) {
-		l, err := r.openLane(ctx, name, metrics)
-		if err != nil {
-			return errors.Join(fmt.Errorf("forwarder %q: %w", name, err), r.closeForwarders(ctx))
-		}
-		r.lanes = append(r.lanes, l)
-	}
-	return nil
+// lanes are the lanes that run at the moment. Its methods may be called
+// concurrently, but for add and remove of the same name.
+type lanes struct {
+	mu  sync.Mutex
+	all map[string]*lane // guarded by mu
 }
 
-func (r *Relay) openLane(ctx context.Context, name string, metrics *dispatch.Metrics) (*lane, error) {
-	cfg := r.config.Forwarders[name]
-	cursor, err := r.journal.Cursor(ctx, name, journal.Start{Beginning: cfg.StartFrom == "beginning"})
-	if err != nil {
-		return nil, err
-	}
-	forwarder, err := newForwarder(ctx, cfg, r.Builtin, r.Logger.With("forwarder", name, "plugin", cfg.Plugin))
-	if err != nil {
-		return nil, err
-	}
-	l, err := dispatch.New(cfg, dispatch.Options{
-		Name: name, Forwarder: forwarder, Cursor: cursor, Drain: r.config.DrainTimeout, Logger: r.Logger, Metrics: metrics,
-	})
-	if err != nil {
-		return nil, errors.Join(err, forwarder.Close(ctx))
-	}
-	return &lane{Lane: l, forwarder: forwarder}, nil
+func (s *lanes) add(name string, l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[name] = l
 }
 
-// runLanes runs all lanes and closes their forwarders when they have ended.
-func (r *Relay) runLanes(ctx context.Context) error {
-	var wg sync.WaitGroup
-	errs := make([]error, len(r.lanes))
-	for i, l := range r.lanes {
-		wg.Go(func() { errs[i] = l.Run(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errors.Join(errs...), r.closeForwarders(ctx))
+func (s *lanes) remove(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, name)
 }
 
-// laneWarnings are what the lanes have to complain of at the moment.
-func (r *Relay) laneWarnings() []observe.Warning {
+func (s *lanes) get(name string) (*lane, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.all[name]
+	return l, ok
+}
+
+// list is sorted by name.
+func (s *lanes) list() []*lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*lane, 0, len(s.all))
+	for _, l := range s.all {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *lane) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// warnings are what the lanes have to complain of at the moment.
+func (s *lanes) warnings() []observe.Warning {
 	var all []observe.Warning
-	for _, l := range r.lanes {
-		if s := l.Status(); s.Failing {
+	for _, l := range s.list() {
+		if status := l.Status(); status.Failing {
 			all = append(all, observe.Warning{
-				Key: "forwarders." + s.Name, Message: fmt.Sprintf("deliveries fail, %d events wait: %s", s.Backlog, s.LastError), Since: s.FailingSince.UTC(),
+				Key: "forwarders." + status.Name, Since: status.FailingSince.UTC(),
+				Message: fmt.Sprintf("deliveries fail, %d events wait: %s", status.Backlog, status.LastError),
 			})
 		}
 	}
 	return all
 }
 
-// closeTimeout bounds the closing of forwarders.
+// openLanes gives every forwarder its place in the journal, durably.
+func (r *Relay) openLanes(ctx context.Context) error {
+	for _, name := range sorted(r.config().Forwarders) {
+		cfg := r.config().Forwarders[name]
+		forwarder, err := r.newForwarder(ctx, name, cfg)
+		if err == nil {
+			err = r.openLane(ctx, name, r.config(), forwarder)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("forwarder %q: %w", name, err), r.stopLanes())
+		}
+	}
+	return nil
+}
+
+func (r *Relay) newForwarder(ctx context.Context, name string, cfg dispatch.Config) (sdk.Forwarder, error) {
+	return newForwarder(ctx, cfg, r.Builtin, r.Logger.With("forwarder", name, "plugin", cfg.Plugin))
+}
+
+// openLane makes a lane, which is not started. It owns the forwarder, also if it
+// fails.
+func (r *Relay) openLane(ctx context.Context, name string, config *Config, forwarder sdk.Forwarder) error {
+	cfg := config.Forwarders[name]
+	cursor, err := r.journal.Cursor(ctx, name, journal.Start{Beginning: cfg.StartFrom == "beginning"})
+	if err != nil {
+		return errors.Join(err, closeForwarder(forwarder))
+	}
+	l, err := dispatch.New(cfg, dispatch.Options{
+		Name: name, Forwarder: forwarder, Cursor: cursor, Drain: config.DrainTimeout, Logger: r.Logger, Metrics: r.laneMetrics,
+	})
+	if err != nil {
+		return errors.Join(err, closeForwarder(forwarder))
+	}
+	r.lanes.add(name, &lane{Lane: l, config: cfg, forwarder: forwarder, done: make(chan struct{})})
+	return nil
+}
+
+// start runs the lane until stop, whatever becomes of ctx.
+func (l *lane) start(ctx context.Context) {
+	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(l.done)
+		l.err = errors.Join(l.Run(ctx), closeForwarder(l.forwarder))
+	}()
+}
+
+// stop ends the lane, which takes at most its drain time and a little, and
+// closes its forwarder.
+func (l *lane) stop() error {
+	if l.cancel == nil {
+		return closeForwarder(l.forwarder) // never started
+	}
+	l.cancel()
+	<-l.done
+	return l.err
+}
+
+// closeTimeout bounds the closing of a forwarder.
 const closeTimeout = 5 * time.Second
 
-// closeForwarders closes them side by side.
-func (r *Relay) closeForwarders(ctx context.Context) error {
-	// The daemon is going down, ctx may have ended: closing gets its time.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+func closeForwarder(f sdk.Forwarder) error {
+	// What uses the forwarder is going down: closing gets a time of its own.
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	if err := f.Close(ctx); err != nil {
+		return fmt.Errorf("close forwarder: %w", err)
+	}
+	return nil
+}
+
+// holdLanes stops all lanes when ctx ends.
+func (r *Relay) holdLanes(ctx context.Context) error {
+	<-ctx.Done()
+	r.reloading.Lock() // a reload under way ends first, and none follows
+	return r.stopLanes()
+}
+
+// stopLanes stops all lanes side by side.
+func (r *Relay) stopLanes() error {
+	all := r.lanes.list()
+	errs := make([]error, len(all))
 	var wg sync.WaitGroup
-	errs := make([]error, len(r.lanes))
-	for i, l := range r.lanes {
+	for i, l := range all {
 		wg.Go(func() {
-			if err := l.forwarder.Close(ctx); err != nil {
-				errs[i] = fmt.Errorf("close forwarder %q: %w", l.Name, err)
+			if err := l.stop(); err != nil {
+				errs[i] = fmt.Errorf("forwarder %q: %w", l.Name, err)
 			}
 		})
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,33 +31,54 @@ type Options struct {
 	// Listener, if not nil, is used instead of opening listen.address; Run
 	// closes it.
 	Listener net.Listener
+	// Load reads the configuration anew for a reload; nil turns reloading
+	// off.
+	Load func() (*Config, error)
+	// File, if not empty, is watched: when it changes, the configuration is
+	// reloaded.
+	File string
+	// Level, if not nil, is the log's level, which a reload may change.
+	Level *slog.LevelVar
 }
 
 // Relay is the daemon.
 type Relay struct {
 	Options
-	config   Config
-	registry *prometheus.Registry
-	health   *observe.Health
-	started  time.Time
-	opened   chan struct{} // closed when the door is open and what follows is set
+	registry    *prometheus.Registry
+	health      *observe.Health
+	laneMetrics *dispatch.Metrics
+	started     time.Time
+	opened      chan struct{} // closed when the door is open and what follows is set
 
-	door      net.Addr
-	telemetry string
 	journal   *journal.Journal
-	keepers   map[string]*subscription.Keeper
-	lanes     []*lane
+	state     *subscription.State
+	door      *edge.Server
+	acceptor  *acceptor
+	address   string // of the door
+	telemetry string // address
+
+	reloading sync.Mutex             // held by a reload, and by the shutdown for good
+	current   atomic.Pointer[Config] // replaced by a reload only, which holds reloading
+	reloaded  chan struct{}          // receives after a reload
+	sources   sources
+	lanes     lanes
 }
 
 // New makes a daemon of a configuration that Load has checked. It opens
 // nothing.
 func New(cfg *Config, opt Options) *Relay {
 	registry := observe.NewRegistry(opt.Version)
-	return &Relay{
-		Options: opt, config: *cfg, registry: registry, health: observe.NewHealth(registry), started: time.Now().UTC(),
-		opened: make(chan struct{}),
+	r := &Relay{
+		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry),
+		started: time.Now().UTC(), opened: make(chan struct{}), reloaded: make(chan struct{}, 1),
+		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane)},
 	}
+	r.current.Store(cfg)
+	return r
 }
+
+// config is the configuration of the moment. Nobody changes it.
+func (r *Relay) config() *Config { return r.current.Load() }
 
 // Opened is closed when the door is open: every event acknowledged from then on
 // is in the journal and before every forwarder.
@@ -66,93 +89,95 @@ func (r *Relay) Opened() <-chan struct{} { return r.opened }
 // answers, then the door closes, then the journal. It returns an error if the
 // daemon cannot start, or a part of it fails.
 func (r *Relay) Run(ctx context.Context) (err error) {
-	if r.journal, err = journal.Open(ctx, r.config.DataDir, journal.Options{Logger: r.Logger, Registerer: r.registry}); err != nil {
+	if r.journal, err = journal.Open(ctx, r.config().DataDir, journal.Options{Logger: r.Logger, Registerer: r.registry}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.journal.Close()) }()
-	receivers, err := r.openSources()
-	if err != nil {
+	if err := r.openSources(); err != nil {
 		return err
 	}
+	// Before the first delivery is acknowledged, every forwarder has its place.
 	if err := r.openLanes(ctx); err != nil {
 		return err
 	}
-	listener, door, err := r.openDoor(ctx, receivers)
+	listener, err := r.openDoor(ctx)
 	if err != nil {
-		return errors.Join(err, r.closeForwarders(ctx))
+		return errors.Join(err, r.stopLanes())
 	}
-	parts, err := r.signals()
+	signals, err := r.openSignals()
 	if err != nil {
-		return errors.Join(err, listener.Close(), r.closeForwarders(ctx))
+		return errors.Join(err, listener.Close(), r.stopLanes())
+	}
+	for _, l := range r.lanes.list() {
+		l.start(ctx)
+	}
+	for _, s := range r.sources.list() {
+		s.start(ctx)
 	}
 	r.health.SetReady(true, "")
 	close(r.opened)
-	r.Logger.Info("the door is open", "address", listener.Addr().String(), "tls", r.config.Listen.TLS.Mode, "public_url", r.config.Listen.PublicURL)
-	parts = append([]part{
-		{"lanes", r.runLanes},
+	r.Logger.Info("the door is open", "address", r.address, "tls", r.config().Listen.TLS.Mode, "public_url", r.config().Listen.PublicURL)
+	if r.File != "" {
+		signals = append(signals, part{"configuration file", r.watch})
+	}
+	err = runParts(ctx, r.Logger, append([]part{
+		{"lanes", r.holdLanes},
 		{"door", func(ctx context.Context) error {
 			defer r.health.SetReady(false, "the daemon is shutting down")
-			return door.Serve(ctx, listener)
+			return r.door.Serve(ctx, listener)
 		}},
-		{"subscriptions", r.keepSubscriptions},
-	}, parts...)
-	err = runParts(ctx, r.Logger, parts)
+		{"sources", r.holdSources},
+	}, signals...))
 	r.Logger.Info("the door is closed")
 	return err
 }
 
-// openDoor makes the server and its listener. The order matters: before the
-// first delivery is acknowledged, every forwarder has its place.
-func (r *Relay) openDoor(ctx context.Context, receivers map[string]*akeneo.Receiver) (net.Listener, *edge.Server, error) {
+// openDoor makes the server and its listener.
+func (r *Relay) openDoor(ctx context.Context) (net.Listener, error) {
+	r.acceptor = newAcceptor(r.journal, r.health, r.Logger, r.registry)
 	options := edge.Options{
-		Acceptor: newAcceptor(receivers, r.journal, r.health, r.Logger, r.registry),
-		Signed:   akeneo.Signed, MaxBody: int64(r.config.Listen.MaxBody), Logger: r.Logger, Registerer: r.registry,
+		Acceptor: r.acceptor, Signed: akeneo.Signed, MaxBody: int64(r.config().Listen.MaxBody), Logger: r.Logger, Registerer: r.registry,
 	}
 	var err error
-	if tls := r.config.Listen.TLS; tls.Mode == "files" {
+	if tls := r.config().Listen.TLS; tls.Mode == "files" {
 		if options.TLS, err = edge.LoadTLS(tls.Certificate, tls.Key); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	door, err := edge.New(options)
-	if err != nil {
-		return nil, nil, err
+	if r.door, err = edge.New(options); err != nil {
+		return nil, err
 	}
-	var routes []edge.Route
-	for _, name := range sorted(r.config.Sources) {
-		routes = append(routes, edge.Route{Path: r.config.Sources[name].Path, Source: name})
-	}
-	if err := door.SetRoutes(routes); err != nil {
-		return nil, nil, err
+	if err := r.openPaths(); err != nil {
+		return nil, err
 	}
 	listener := r.Listener
 	if listener == nil {
-		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.config.Listen.Address); err != nil {
-			return nil, nil, fmt.Errorf("open listen.address: %w", err)
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.config().Listen.Address); err != nil {
+			return nil, fmt.Errorf("open listen.address: %w", err)
 		}
 	}
-	r.door = listener.Addr()
-	return listener, door, nil
+	r.address = listener.Addr().String()
+	return listener, nil
 }
 
-// signals opens what shows the daemon to others: the admin socket, and probes
+// openSignals opens what shows the daemon to others: the admin socket, and probes
 // with metrics.
-func (r *Relay) signals() ([]part, error) {
-	socket, err := admin.Listen(r.config.DataDir)
+func (r *Relay) openSignals() ([]part, error) {
+	socket, err := admin.Listen(r.config().DataDir)
 	if err != nil {
 		return nil, err
 	}
-	server := admin.Server{Status: r.Status, Logger: r.Logger}
+	server := admin.Server{Status: r.Status, Reload: r.Reload, Logger: r.Logger}
 	parts := []part{{"admin socket", func(ctx context.Context) error { return server.Serve(ctx, socket) }}}
-	if r.config.Telemetry.Address == "" {
+	if r.config().Telemetry.Address == "" {
 		return parts, nil
 	}
-	listener, err := net.Listen("tcp", r.config.Telemetry.Address)
+	listener, err := net.Listen("tcp", r.config().Telemetry.Address)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open telemetry.address: %w", err), socket.Close())
 	}
 	r.telemetry = listener.Addr().String()
-	telemetry := observe.Telemetry{Health: r.health, Warnings: r.laneWarnings, Gatherer: r.registry, Logger: r.Logger}
+	telemetry := observe.Telemetry{Health: r.health, Warnings: r.lanes.warnings, Gatherer: r.registry, Logger: r.Logger}
 	return append(parts, part{"telemetry", func(ctx context.Context) error { return telemetry.Serve(ctx, listener) }}), nil
 }
 
@@ -161,18 +186,18 @@ func (r *Relay) Status() admin.Status {
 	ready, reason := r.health.Ready()
 	s := admin.Status{
 		Version: r.Version, Started: r.started, Ready: ready, Reason: reason,
-		Door:      admin.Door{Address: r.door.String(), PublicURL: r.config.Listen.PublicURL, TLS: r.config.Listen.TLS.Mode},
+		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode},
 		Journal:   admin.Journal{Head: r.journal.Head(), Duplicates: r.journal.Duplicates(), DiskBytes: r.journal.DiskBytes()},
 		Telemetry: r.telemetry,
 		Warnings:  []admin.Warning{},
 	}
-	for _, name := range sorted(r.config.Sources) {
-		s.Sources = append(s.Sources, r.sourceStatus(name))
+	for _, source := range r.sources.list() {
+		s.Sources = append(s.Sources, sourceStatus(source))
 	}
-	for _, l := range r.lanes {
+	for _, l := range r.lanes.list() {
 		s.Forwarders = append(s.Forwarders, forwarderStatus(l.Status()))
 	}
-	for _, w := range append(r.health.Warnings(), r.laneWarnings()...) {
+	for _, w := range append(r.health.Warnings(), r.lanes.warnings()...) {
 		s.Warnings = append(s.Warnings, admin.Warning{Key: w.Key, Message: w.Message, Since: w.Since})
 	}
 	return s

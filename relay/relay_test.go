@@ -100,17 +100,16 @@ func start(t *testing.T, dir, yaml string) *daemon {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
-	file := filepath.Join(dir, "pimrelay.yaml")
-	yaml = strings.NewReplacer("{dir}", dir, "{address}", address).Replace(yaml)
-	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	d := &daemon{t: t, dir: dir, url: "http://" + address}
+	file := d.write(yaml)
 	cfg, err := relay.Load(file, nil, plugins.Builtin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, dir: dir, url: "http://" + address}
-	d.Relay = relay.New(cfg, relay.Options{Version: "test", Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Builtin: plugins.Builtin, Listener: listener})
+	d.Relay = relay.New(cfg, relay.Options{
+		Version: "test", Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Builtin: plugins.Builtin, Listener: listener,
+		File: file, Load: func() (*relay.Config, error) { return relay.Load(file, nil, plugins.Builtin) },
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -128,6 +127,18 @@ func start(t *testing.T, dir, yaml string) *daemon {
 		t.Fatalf("the relay did not start: %v", err)
 	}
 	return d
+}
+
+// write writes the configuration, as an editor does: another file takes its
+// place.
+func (d *daemon) write(yaml string) (file string) {
+	d.t.Helper()
+	file = filepath.Join(d.dir, "pimrelay.yaml")
+	yaml = strings.NewReplacer("{dir}", d.dir, "{address}", strings.TrimPrefix(d.url, "http://")).Replace(yaml)
+	if err := errors.Join(os.WriteFile(file+".new", []byte(yaml), 0o600), os.Rename(file+".new", file)); err != nil {
+		d.t.Fatal(err)
+	}
+	return file
 }
 
 // testWriter is the test's log.
@@ -166,7 +177,9 @@ telemetry: {address: "127.0.0.1:0"}
 forwarders:
 `
 
-func signed(body []byte) http.Header {
+func signed(body []byte) http.Header { return signedWith(secret, body) }
+
+func signedWith(secret string, body []byte) http.Header {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
 	h := http.Header{}

@@ -45,7 +45,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand(), newSimulateCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newDemoCommand(), newSimulateCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

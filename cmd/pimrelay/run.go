@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -39,15 +45,44 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			level, err := observe.ParseLevel(cfg.Log.Level)
-			if err != nil {
-				return err
-			}
-			logger := observe.NewLogger(cmd.ErrOrStderr(), level, cfg.Log.Format)
-			logger.Info("pimrelay starts", "version", version(), "config", file)
-			return relay.New(cfg, relay.Options{Version: version(), Logger: logger, Builtin: plugins.Builtin}).Run(cmd.Context())
+			return run(cmd.Context(), cfg, file, cmd.ErrOrStderr())
 		},
 	}
 	addFileFlag(cmd, &file)
 	return cmd
+}
+
+// run is the daemon, which reloads when the file changes and at SIGHUP.
+func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) error {
+	var level slog.LevelVar
+	configured, err := observe.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return err
+	}
+	level.Set(configured)
+	logger := observe.NewLogger(stderr, &level, cfg.Log.Format)
+	logger.Info("pimrelay starts", "version", version(), "config", file)
+	daemon := relay.New(cfg, relay.Options{
+		Version: version(), Logger: logger, Builtin: plugins.Builtin, Level: &level,
+		File: file, Load: func() (*relay.Config, error) { return load(file) },
+	})
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	var reloads sync.WaitGroup
+	defer reloads.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	reloads.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				// Reload logs what it did, and why not.
+				_, _ = daemon.Reload(ctx)
+			}
+		}
+	})
+	return daemon.Run(ctx)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,35 +15,60 @@ import (
 	"github.com/pimrelay/pimrelay/relay/admin"
 )
 
+// daemonFlags say which running relay a command is about, and how to answer.
+type daemonFlags struct {
+	file, dir string
+	json      bool
+}
+
+func (f *daemonFlags) add(cmd *cobra.Command) {
+	addFileFlag(cmd, &f.file)
+	cmd.Flags().StringVar(&f.dir, "data-dir", "", "data_dir of the relay, instead of the one in the configuration file")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
+}
+
+func (f *daemonFlags) client() (*admin.Client, error) {
+	if f.dir != "" {
+		return admin.NewClient(f.dir), nil
+	}
+	dir, err := relay.DataDir(f.file, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	return admin.NewClient(dir), nil
+}
+
+// ask puts a question to the daemon and prints the answer, as JSON or with show.
+func ask[A any](f *daemonFlags, cmd *cobra.Command, question func(context.Context, *admin.Client) (A, error), show func(io.Writer, A) error) error {
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	answer, err := question(cmd.Context(), client)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		encoder := json.NewEncoder(cmd.OutOrStdout())
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(answer)
+	}
+	return show(cmd.OutOrStdout(), answer)
+}
+
 func newStatusCommand() *cobra.Command {
-	var file, dir string
-	var asJSON bool
+	var target daemonFlags
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running relay does: door, sources, forwarders, warnings",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" {
-				var err error
-				if dir, err = relay.DataDir(file, os.Environ()); err != nil {
-					return err
-				}
-			}
-			status, err := admin.NewClient(dir).Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(status)
-			}
-			return printStatus(cmd.OutOrStdout(), status, time.Now())
+			return ask(&target, cmd, func(ctx context.Context, c *admin.Client) (admin.Status, error) {
+				return c.Status(ctx)
+			}, func(out io.Writer, s admin.Status) error { return printStatus(out, s, time.Now()) })
 		},
 	}
-	addFileFlag(cmd, &file)
-	cmd.Flags().StringVar(&dir, "data-dir", "", "data_dir of the relay, instead of the one in the configuration file")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	target.add(cmd)
 	return cmd
 }
 

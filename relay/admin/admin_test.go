@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket is %v, %v; want mode 0600", info, err)
 	}
-	server := Server{Status: func() Status { return want }, Logger: slog.New(slog.DiscardHandler)}
+	server := Server{Status: func() Status { return want }, Reload: reloads(), Logger: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -44,8 +45,14 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if err := NewClient(dir).get(ctx, "/nothing", &got); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := NewClient(dir).call(ctx, http.MethodGet, "/nothing", nil, &got); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("unknown route: %v", err)
+	}
+	if r, err := NewClient(dir).Reload(ctx); err != nil || len(r.Changes) != 1 || r.Changes[0] != "forwarder shop changed" {
+		t.Errorf("reload: %+v, %v", r, err)
+	}
+	if _, err := NewClient(dir).Reload(ctx); err == nil || err.Error() != "line 5 is wrong" {
+		t.Errorf("failed reload: %v", err)
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -64,5 +71,16 @@ func TestCheckDir(t *testing.T) {
 	}
 	if err := CheckDir("/" + strings.Repeat("x", 100)); err == nil || !strings.Contains(err.Error(), "by 9 bytes") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// reloads succeeds once.
+func reloads() func(context.Context) ([]string, error) {
+	n := 0
+	return func(context.Context) ([]string, error) {
+		if n++; n == 1 {
+			return []string{"forwarder shop changed"}, nil
+		}
+		return nil, errors.New("line 5 is wrong")
 	}
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,12 +43,28 @@ func NewClient(dir string) *Client {
 // is no daemon.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.get(ctx, "/status", &s)
+	err := c.call(ctx, http.MethodGet, "/status", nil, &s)
 	return s, err
 }
 
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://pimrelay"+path, nil)
+// Reload makes the daemon read its configuration file anew.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var r Reloaded
+	err := c.call(ctx, http.MethodPost, "/reload", nil, &r)
+	return r, err
+}
+
+// call sends body, if it is not nil, and reads the answer into into.
+func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
+	var sent io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("ask the daemon: %w", err)
+		}
+		sent = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://pimrelay"+path, sent)
 	if err != nil {
 		return err
 	}
@@ -59,14 +76,18 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 		return fmt.Errorf("ask the daemon: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes))
 	if err != nil {
 		return fmt.Errorf("ask the daemon: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
+		var refused failure
+		if json.Unmarshal(answer, &refused) == nil && refused.Error != "" {
+			return errors.New(refused.Error)
+		}
 		return fmt.Errorf("ask the daemon: %s answered %s", path, resp.Status)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("ask the daemon: %s: %w", path, err)
 	}
 	return nil

@@ -38,6 +38,8 @@ func CheckDir(dir string) error {
 type Server struct {
 	// Status describes the daemon; it is called concurrently.
 	Status func() Status
+	// Reload reads the configuration file anew and says what has changed.
+	Reload func(context.Context) (changes []string, err error)
 	Logger *slog.Logger
 }
 
@@ -87,7 +89,21 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.Status()) })
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		changes, err := s.Reload(r.Context())
+		s.done(w, Reloaded{Changes: append([]string{}, changes...)}, err)
+	})
 	return mux
+}
+
+// done answers with what was done, or with why not.
+func (s *Server) done(w http.ResponseWriter, body any, err error) {
+	if err != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		body = failure{Error: err.Error()}
+	}
+	s.answer(w, body)
 }
 
 func (s *Server) answer(w http.ResponseWriter, body any) {

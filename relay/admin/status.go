@@ -81,3 +81,15 @@ type Warning struct {
 	Message string    `json:"message"`
 	Since   time.Time `json:"since"`
 }
+
+// Reloaded is the answer to POST /reload.
+type Reloaded struct {
+	// Changes are the sources and forwarders that were changed; none if the
+	// file says what it said before.
+	Changes []string `json:"changes"`
+}
+
+// failure is the answer to what could not be done.
+type failure struct {
+	Error string `json:"error"`
+}

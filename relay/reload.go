@@ -1,0 +1,259 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pimrelay/pimrelay/relay/dispatch"
+	"github.com/pimrelay/pimrelay/relay/observe"
+	"github.com/pimrelay/pimrelay/sdk"
+)
+
+// reloadKey is the warning about a configuration that could not be loaded.
+const reloadKey = "reload"
+
+// plan is what a reload changes. It is complete before anything is touched.
+type plan struct {
+	next       *Config
+	changes    []string                 // for people
+	sources    map[string]*source       // new or changed; nil: gone
+	forwarders map[string]sdk.Forwarder // new or changed, configured; nil: gone
+}
+
+// Reload reads the configuration and puts into effect what has changed: the
+// sources and forwarders concerned are stopped and started again at their
+// places, all others go on, and the listener never closes. It returns what has
+// changed. On an error everything stays as it was.
+func (r *Relay) Reload(ctx context.Context) ([]string, error) {
+	changes, err := r.reload(ctx)
+	if err != nil {
+		r.health.Warn(reloadKey, "the configuration was not reloaded, the last good one is in use: "+err.Error())
+		r.Logger.Error("configuration not reloaded, the last good one is in use", "err", err)
+		return nil, err
+	}
+	r.health.Clear(reloadKey)
+	r.Logger.Info("configuration reloaded", "changes", strings.Join(changes, ", "))
+	return changes, nil
+}
+
+func (r *Relay) reload(ctx context.Context) ([]string, error) {
+	if r.Load == nil {
+		return nil, errors.New("reloading is turned off")
+	}
+	select {
+	case <-r.opened:
+	default:
+		return nil, errors.New("the daemon is still starting")
+	}
+	if !r.reloading.TryLock() {
+		return nil, errors.New("a reload or the shutdown is under way")
+	}
+	defer r.reloading.Unlock()
+	next, err := r.Load()
+	if err != nil {
+		return nil, err
+	}
+	if fixed := needRestart(r.config(), next); len(fixed) > 0 {
+		return nil, fmt.Errorf("%s changed, which needs a restart", strings.Join(fixed, ", "))
+	}
+	p, err := r.plan(ctx, next)
+	if err != nil {
+		return nil, err
+	}
+	return p.changes, r.carryOut(ctx, p)
+}
+
+// needRestart names the changed keys that a running daemon cannot change.
+func needRestart(old, next *Config) (changed []string) {
+	for _, key := range []struct {
+		name      string
+		old, next any
+	}{
+		{"data_dir", old.DataDir, next.DataDir},
+		{"listen.address", old.Listen.Address, next.Listen.Address},
+		{"listen.tls", old.Listen.TLS, next.Listen.TLS},
+		{"listen.max_body", old.Listen.MaxBody, next.Listen.MaxBody},
+		{"telemetry.address", old.Telemetry.Address, next.Telemetry.Address},
+		{"log.format", old.Log.Format, next.Log.Format},
+	} {
+		if key.old != key.next {
+			changed = append(changed, key.name)
+		}
+	}
+	return changed
+}
+
+// plan makes everything that the next configuration needs.
+func (r *Relay) plan(ctx context.Context, next *Config) (_ *plan, err error) {
+	p := &plan{next: next, sources: make(map[string]*source), forwarders: make(map[string]sdk.Forwarder)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.discard())
+		}
+	}()
+	moved := r.config().Listen.PublicURL != next.Listen.PublicURL
+	for name, change := range differences(r.config().Sources, next.Sources, func(old, next Source) bool {
+		return reflect.DeepEqual(old, next) && !(moved && next.PIM != nil)
+	}) {
+		p.changes = append(p.changes, fmt.Sprintf("source %s %s", name, change))
+		p.sources[name] = nil
+		if change != removed {
+			if p.sources[name], err = r.openSource(name, next); err != nil {
+				return p, err
+			}
+		}
+	}
+	drain := r.config().DrainTimeout != next.DrainTimeout
+	for name, change := range differences(r.config().Forwarders, next.Forwarders, func(old, next dispatch.Config) bool {
+		return !drain && reflect.DeepEqual(old, next)
+	}) {
+		p.changes = append(p.changes, fmt.Sprintf("forwarder %s %s", name, change))
+		p.forwarders[name] = nil
+		if change != removed {
+			if p.forwarders[name], err = r.newForwarder(ctx, name, next.Forwarders[name]); err != nil {
+				return p, fmt.Errorf("forwarder %q: %w", name, err)
+			}
+		}
+	}
+	if r.config().Log.Level != next.Log.Level {
+		p.changes = append(p.changes, "log.level "+next.Log.Level)
+	}
+	return p, nil
+}
+
+// discard closes what the plan has made.
+func (p *plan) discard() error {
+	var errs []error
+	for _, f := range p.forwarders {
+		if f != nil {
+			errs = append(errs, closeForwarder(f))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// carryOut puts the plan into effect. New forwarders get their places before
+// anything else changes, and if that fails nothing does. The door accepts what
+// is new before the platform is told of it.
+func (r *Relay) carryOut(ctx context.Context, p *plan) error {
+	fresh, err := r.openNewLanes(ctx, p)
+	if err != nil {
+		return err
+	}
+	var former []*source
+	for _, name := range sorted(p.sources) {
+		if old := r.sources.replace(name, p.sources[name], time.Now()); old != nil {
+			former = append(former, old)
+		}
+	}
+	errs := []error{r.openPaths()}
+	for _, old := range former {
+		old.stop()
+	}
+	for _, next := range p.sources {
+		if next != nil {
+			next.start(ctx)
+		}
+	}
+	r.current.Store(p.next)
+	for _, l := range fresh {
+		l.start(ctx)
+	}
+	errs = append(errs, r.changeLanes(ctx, p))
+	if r.Level != nil {
+		if level, err := observe.ParseLevel(p.next.Log.Level); err == nil {
+			r.Level.Set(level)
+		}
+	}
+	select {
+	case r.reloaded <- struct{}{}:
+	default:
+	}
+	return errors.Join(errs...)
+}
+
+// openNewLanes makes the lanes of forwarders that were not there before, and
+// takes them out of the plan. If one fails there is none, and the plan is
+// discarded.
+func (r *Relay) openNewLanes(ctx context.Context, p *plan) (fresh []*lane, err error) {
+	for _, name := range sorted(p.forwarders) {
+		if _, ok := r.lanes.get(name); ok {
+			continue
+		}
+		err := r.openLane(ctx, name, p.next, p.forwarders[name])
+		delete(p.forwarders, name) // the lane has it, or it is closed
+		if err != nil {
+			errs := []error{fmt.Errorf("forwarder %q: %w", name, err), p.discard()}
+			for _, l := range fresh {
+				r.lanes.remove(l.Name)
+				errs = append(errs, l.stop())
+			}
+			return nil, errors.Join(errs...)
+		}
+		l, _ := r.lanes.get(name)
+		fresh = append(fresh, l)
+	}
+	return fresh, nil
+}
+
+// changeLanes stops the lanes that are in the plan, side by side, and starts
+// those that have a forwarder there again at their places.
+func (r *Relay) changeLanes(ctx context.Context, p *plan) error {
+	names := sorted(p.forwarders)
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { errs[i] = r.changeLane(ctx, name, p) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (r *Relay) changeLane(ctx context.Context, name string, p *plan) error {
+	l, _ := r.lanes.get(name)
+	if err := l.stop(); err != nil {
+		r.Logger.Warn("forwarder stopped with an error", "forwarder", name, "err", err)
+	}
+	r.lanes.remove(name)
+	forwarder := p.forwarders[name]
+	if forwarder == nil {
+		return nil
+	}
+	if err := r.openLane(ctx, name, p.next, forwarder); err != nil {
+		return fmt.Errorf("forwarder %q: %w", name, err)
+	}
+	l, _ = r.lanes.get(name)
+	l.start(ctx)
+	return nil
+}
+
+const (
+	added   = "added"
+	changed = "changed"
+	removed = "removed"
+)
+
+// differences says which entries of next are not as in old, and how.
+func differences[V any](old, next map[string]V, same func(old, next V) bool) map[string]string {
+	out := make(map[string]string)
+	for name, value := range next {
+		before, ok := old[name]
+		switch {
+		case !ok:
+			out[name] = added
+		case !same(before, value):
+			out[name] = changed
+		}
+	}
+	for name := range old {
+		if _, ok := next[name]; !ok {
+			out[name] = removed
+		}
+	}
+	return out
+}
