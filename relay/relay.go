@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,9 @@ type Options struct {
 	// Listener, if not nil, is used instead of opening listen.address; Run
 	// closes it.
 	Listener net.Listener
+	// Takeover makes Run wait for the data directory as long as a
+	// predecessor has it, instead of giving up.
+	Takeover bool
 	// Load reads the configuration anew for a reload; nil turns reloading
 	// off.
 	Load func() (*Config, error)
@@ -89,7 +93,7 @@ func (r *Relay) Opened() <-chan struct{} { return r.opened }
 // answers, then the door closes, then the journal. It returns an error if the
 // daemon cannot start, or a part of it fails.
 func (r *Relay) Run(ctx context.Context) (err error) {
-	if r.journal, err = journal.Open(ctx, r.config().DataDir, journal.Options{Logger: r.Logger, Registerer: r.registry}); err != nil {
+	if err := r.openJournal(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.journal.Close()) }()
@@ -130,6 +134,32 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	}, signals...))
 	r.Logger.Info("the door is closed")
 	return err
+}
+
+// takeoverInterval is how often a successor tries to get the data directory.
+const takeoverInterval = 5 * time.Millisecond
+
+// openJournal opens the journal; with Takeover, as soon as the predecessor has
+// closed it.
+func (r *Relay) openJournal(ctx context.Context) error {
+	began := time.Now()
+	options := journal.Options{Logger: r.Logger, Registerer: r.registry}
+	for {
+		var err error
+		r.journal, err = journal.Open(ctx, r.config().DataDir, options)
+		var locked *journal.LockedError
+		if !r.Takeover || !errors.As(err, &locked) {
+			if r.Takeover && err == nil {
+				r.Logger.Info("taken over from the predecessor", "took", time.Since(began))
+			}
+			return err
+		}
+		select {
+		case <-time.After(takeoverInterval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // openDoor makes the server and its listener.
@@ -185,7 +215,7 @@ func (r *Relay) openSignals() ([]part, error) {
 func (r *Relay) Status() admin.Status {
 	ready, reason := r.health.Ready()
 	s := admin.Status{
-		Version: r.Version, Started: r.started, Ready: ready, Reason: reason,
+		Version: r.Version, Started: r.started, PID: os.Getpid(), Ready: ready, Reason: reason,
 		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode},
 		Journal:   admin.Journal{Head: r.journal.Head(), Duplicates: r.journal.Duplicates(), DiskBytes: r.journal.DiskBytes()},
 		Telemetry: r.telemetry,

@@ -155,8 +155,15 @@ type child struct {
 
 func startChild(t *testing.T, args ...string) *child {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
+	return startCommand(t, func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, args...) })
+}
+
+// startCommand runs the test binary as pimrelay, after change.
+func startCommand(t *testing.T, change func(*exec.Cmd)) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), runAs+"=1")
+	change(cmd)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +189,19 @@ func (c *child) logged(msg string) map[string]any {
 	}
 	c.t.Fatalf("the log ended before %q:\n%s", msg, strings.Join(all, "\n"))
 	return nil
+}
+
+// drain reads the rest of the log; the channel is closed when everybody who
+// writes to it has ended.
+func (c *child) drain() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c.log.Scan() {
+			c.t.Log(c.log.Text())
+		}
+	}()
+	return done
 }
 
 // end waits for the process, which must end within the time.
@@ -259,16 +279,24 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-func deliver(t *testing.T, address, id string) {
-	t.Helper()
+func request(address, id string) (*http.Request, error) {
 	body := `{"specversion":"1.0","id":"` + id + `","source":"pim","type":"com.akeneo.pim.v1.product.updated","data":{"product":{"uuid":"u"}}}`
 	mac := hmac.New(sha256.New, []byte("a-secret-of-more-than-16"))
 	mac.Write([]byte(body))
 	req, err := http.NewRequest(http.MethodPost, "http://"+address+"/hooks/catalog", strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	req.Header.Set("X-AKENEO-SIGNATURE-PRIMARY", hex.EncodeToString(mac.Sum(nil)))
+	return req, nil
+}
+
+func deliver(t *testing.T, address, id string) {
+	t.Helper()
+	req, err := request(address, id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

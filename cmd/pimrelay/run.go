@@ -52,7 +52,8 @@ func newRunCommand() *cobra.Command {
 	return cmd
 }
 
-// run is the daemon, which reloads when the file changes and at SIGHUP.
+// run is the daemon. It reloads when the file changes and at SIGHUP, and starts
+// a successor that takes over the socket at SIGUSR2.
 func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) error {
 	var level slog.LevelVar
 	configured, err := observe.ParseLevel(cfg.Log.Level)
@@ -60,29 +61,43 @@ func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) 
 		return err
 	}
 	level.Set(configured)
-	logger := observe.NewLogger(stderr, &level, cfg.Log.Format)
+	logger := observe.NewLogger(stderr, &level, cfg.Log.Format).With("pid", os.Getpid())
 	logger.Info("pimrelay starts", "version", version(), "config", file)
+	socket, err := openDoor(cfg.Listen.Address)
+	if err != nil {
+		return err
+	}
 	daemon := relay.New(cfg, relay.Options{
-		Version: version(), Logger: logger, Builtin: plugins.Builtin, Level: &level,
+		Version: version(), Logger: logger, Builtin: plugins.Builtin, Level: &level, Listener: socket.listener, Takeover: socket.inherited(),
 		File: file, Load: func() (*relay.Config, error) { return load(file) },
 	})
-	hangups := make(chan os.Signal, 1)
+	if err := socket.ready(); err != nil {
+		return errors.Join(fmt.Errorf("tell the predecessor: %w", err), socket.listener.Close())
+	}
+	hangups, takeovers := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	if len(takeoverSignals) > 0 {
+		signal.Notify(takeovers, takeoverSignals...)
+		defer signal.Stop(takeovers)
+	}
+	ctx, end := socket.run(ctx, takeovers, logger)
 	var reloads sync.WaitGroup
 	defer reloads.Wait()
-	ctx, end := context.WithCancel(ctx)
 	defer end()
-	reloads.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangups:
-				// Reload logs what it did, and why not.
-				_, _ = daemon.Reload(ctx)
-			}
-		}
-	})
+	reloads.Go(func() { reloadAt(ctx, hangups, daemon) })
 	return daemon.Run(ctx)
+}
+
+// reloadAt reloads at each signal until ctx ends.
+func reloadAt(ctx context.Context, signals <-chan os.Signal, daemon *relay.Relay) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			// Reload logs what it did, and why not.
+			_, _ = daemon.Reload(ctx)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import "time"
 type Status struct {
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	PID     int       `json:"pid"`
 	// Ready says whether the door can answer; Reason why it cannot.
 	Ready   bool    `json:"ready"`
 	Reason  string  `json:"reason,omitempty"`

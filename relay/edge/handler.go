@@ -33,9 +33,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if v.answer == wrongMethod {
 		h.Set("Allow", "GET, HEAD, POST")
 	}
-	if v.hangUp && r.ProtoMajor == 1 {
-		// With HTTP/2 this would end all requests of the connection;
-		// there, net/http resets the one stream.
+	if v.hangUp && r.ProtoMajor == 1 || s.connections.leaving() {
+		// With HTTP/2 this ends the whole connection, once the requests on
+		// it are answered; for one that is hung up on, net/http resets the
+		// one stream.
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(v.answer.status())

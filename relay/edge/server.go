@@ -35,6 +35,7 @@ const (
 	// Load balancers keep idle connections for up to 600 s; a server that
 	// closes them first loses the request that is just being sent on one.
 	defaultIdleTimeout = 620 * time.Second
+	defaultLameDuck    = 500 * time.Millisecond
 )
 
 // Delivery is one request that claims to be the platform's. It belongs to the
@@ -112,6 +113,11 @@ type Options struct {
 	// IdleTimeout closes connections without requests. It must be longer
 	// than the client's own. Default 620 s.
 	IdleTimeout time.Duration
+	// LameDuck is how long Shutdown goes on answering on the connections
+	// that are open, each answer closing its connection, before it closes
+	// those that are still idle: a request that crosses with the closing of
+	// its connection is a failed delivery. Default 500 ms.
+	LameDuck time.Duration
 }
 
 // withDefaults fills in what was left out.
@@ -123,6 +129,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.AcceptTimeout, defaultAcceptTimeout)
 	orDefault(&o.ReadHeaderTimeout, defaultReadHeaderTimeout)
 	orDefault(&o.IdleTimeout, defaultIdleTimeout)
+	orDefault(&o.LameDuck, defaultLameDuck)
 	return o
 }
 
@@ -153,6 +160,7 @@ func (o Options) check() error {
 	require(o.AcceptTimeout > 0 && o.AcceptTimeout <= latest, "accept timeout: must be above 0 and at most %v, because the platform gives up after %v (got %v)", latest, platformPatience, o.AcceptTimeout)
 	require(o.ReadHeaderTimeout > 0, "read header timeout: must be above 0 (got %v)", o.ReadHeaderTimeout)
 	require(o.IdleTimeout > 0, "idle timeout: must be above 0 (got %v)", o.IdleTimeout)
+	require(o.LameDuck > 0, "lame duck: must be above 0 (got %v)", o.LameDuck)
 	return errors.Join(errs...)
 }
 
@@ -168,6 +176,8 @@ type Server struct {
 	accepts  chan struct{} // one element for each Accept that runs
 
 	unknownLogged, refusedLogged, overdueLogged, panicLogged *rate.Sometimes
+
+	connections connections
 
 	shutdown    sync.Once
 	stopped     chan struct{} // closed when shutdown is done
@@ -218,8 +228,11 @@ func (s *Server) newHTTPServer() *http.Server {
 		IdleTimeout:    o.IdleTimeout,
 		MaxHeaderBytes: o.MaxHeaderBytes,
 		ConnContext:    withConn,
-		ConnState:      connChanged,
-		ErrorLog:       newHTTPLog(s.logger),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			connChanged(c, state)
+			s.connections.changed(state)
+		},
+		ErrorLog: newHTTPLog(s.logger),
 	}
 	if o.TLS != nil {
 		srv.TLSConfig = o.TLS.Clone() // net/http adds to it
@@ -253,13 +266,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer forget()
 
 	watched := &watchedListener{Listener: l, logger: s.logger, seldom: newSeldom()}
+	s.connections.from(watched)
 	var err error
 	if s.options.TLS != nil {
 		err = s.http.ServeTLS(watched, "", "")
 	} else {
 		err = s.http.Serve(watched)
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || s.connections.leaving() {
 		<-s.stopped
 		return s.shutdownErr
 	}
@@ -270,8 +284,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // for good. It stays open: the platform keeps what is answered 429.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Shutdown closes the listeners, answers the requests that have begun, and
-// returns when no Accept runs any more, so that what the Acceptor uses may be
+// Shutdown closes the listeners, goes on answering on open connections for the
+// time of LameDuck or until there are none, answers the requests that have
+// begun, and returns when no Accept runs any more, so that what the Acceptor uses may be
 // closed. It may take 5 s longer than the requests: that is how long a
 // connection that has not sent anything is given. When ctx ends first it closes
 // all connections and returns an error. Calls after the first return what the
@@ -286,6 +301,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func (s *Server) stop(ctx context.Context) error {
 	var errs []error
+	s.connections.leave(ctx, s.options.LameDuck)
 	if err := s.http.Shutdown(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("answer open requests: %w", err), s.http.Close())
 	}

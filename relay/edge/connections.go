@@ -1,0 +1,76 @@
+package edge
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// connections are the open ones, and the listeners they come from. The zero
+// value is ready for use.
+type connections struct {
+	left atomic.Bool // set under mu
+
+	mu        sync.Mutex
+	listeners []net.Listener // guarded by mu, as below
+	open      int
+	none      chan struct{} // closed when left and none is open
+}
+
+// from notes a listener. One that comes after leave is closed at once.
+func (c *connections) from(l net.Listener) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listeners = append(c.listeners, l)
+	if c.left.Load() {
+		_ = l.Close() // nobody will accept from it
+	}
+}
+
+func (c *connections) changed(state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		c.open++
+	case http.StateClosed, http.StateHijacked:
+		c.open--
+		c.check()
+	}
+}
+
+// check closes none when it is time. The caller holds mu.
+func (c *connections) check() {
+	if c.left.Load() && c.open == 0 {
+		select {
+		case <-c.none:
+		default:
+			close(c.none)
+		}
+	}
+}
+
+func (c *connections) leaving() bool { return c.left.Load() }
+
+// leave closes the listeners and waits until the open connections have closed,
+// at most so long, and not beyond ctx. It is called once.
+func (c *connections) leave(ctx context.Context, atMost time.Duration) {
+	c.mu.Lock()
+	c.none = make(chan struct{})
+	c.left.Store(true)
+	for _, l := range c.listeners {
+		_ = l.Close() // no more connections is all that matters
+	}
+	c.check()
+	c.mu.Unlock()
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-c.none:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
