@@ -18,6 +18,7 @@ import (
 	"github.com/pimrelay/pimrelay/relay/akeneo"
 	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
+	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/relay/subscription"
 	"github.com/pimrelay/pimrelay/sdk"
@@ -31,6 +32,7 @@ type Config struct {
 	Listen     Listen                     `koanf:"listen"`
 	Sources    map[string]Source          `koanf:"sources"`
 	Forwarders map[string]dispatch.Config `koanf:"forwarders"`
+	Journal    journal.Config             `koanf:"journal"`
 	Telemetry  Telemetry                  `koanf:"telemetry"`
 	Log        Log                        `koanf:"log"`
 	// DrainTimeout is how long shutting down waits for deliveries in hand.
@@ -93,6 +95,7 @@ func Defaults() Config {
 	return Config{
 		DataDir:      "/var/lib/pimrelay",
 		Listen:       Listen{Address: ":443", MaxBody: 10 << 20},
+		Journal:      journal.Defaults(),
 		Telemetry:    Telemetry{Address: "127.0.0.1:9464"},
 		Log:          Log{Level: "info", Format: "text"},
 		DrainTimeout: 20 * time.Second,
@@ -154,8 +157,12 @@ func (c *Config) validate(builtin Builtin) sdk.Faults {
 	for _, name := range sorted(c.Forwarders) {
 		lane := c.Forwarders[name]
 		faults := append(lane.Validate(), checkPlugin(lane, builtin)...)
+		if _, ok := c.Forwarders[lane.RenamedFrom]; ok {
+			faults.Add("renamed_from", fmt.Sprintf("names forwarder %q, which still stands in the file: remove one of the two", lane.RenamedFrom))
+		}
 		f = append(f, faults.Within("forwarders."+name)...)
 	}
+	f = append(f, c.Journal.Validate().Within("journal")...)
 	if c.Telemetry.Address != "" {
 		checkAddress(&f, "telemetry.address", c.Telemetry.Address)
 	}

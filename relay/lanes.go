@@ -28,14 +28,30 @@ type lane struct {
 // lanes are the lanes that run at the moment. Its methods may be called
 // concurrently, but for add and remove of the same name.
 type lanes struct {
-	mu  sync.Mutex
-	all map[string]*lane // guarded by mu
+	mu     sync.Mutex
+	all    map[string]*lane // guarded by mu, as below
+	paused map[string]bool  // by name; outlives a lane that a reload replaces
 }
 
 func (s *lanes) add(name string, l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[name] = l
+	l.setPaused(s.paused[name])
+}
+
+func (s *lanes) setPaused(name string, paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused[name] = paused
+}
+
+func (l *lane) setPaused(paused bool) {
+	if paused {
+		l.Pause()
+	} else {
+		l.Resume()
+	}
 }
 
 func (s *lanes) remove(name string) {
@@ -67,12 +83,18 @@ func (s *lanes) list() []*lane {
 func (s *lanes) warnings() []observe.Warning {
 	var all []observe.Warning
 	for _, l := range s.list() {
-		if status := l.Status(); status.Failing {
-			all = append(all, observe.Warning{
-				Key: "forwarders." + status.Name, Since: status.FailingSince.UTC(),
-				Message: fmt.Sprintf("deliveries fail, %d events wait: %s", status.Backlog, status.LastError),
-			})
+		status := l.Status()
+		warning := observe.Warning{Key: "forwarders." + status.Name, Since: status.FailingSince.UTC()}
+		switch {
+		case status.Breaker != "closed":
+			warning.Since = status.BreakerSince.UTC()
+			warning.Message = fmt.Sprintf("the breaker is %s, %d events wait: %s", status.Breaker, status.Backlog, status.BreakerReason)
+		case status.Failing:
+			warning.Message = fmt.Sprintf("deliveries fail, %d events wait: %s", status.Backlog, status.LastError)
+		default:
+			continue
 		}
+		all = append(all, warning)
 	}
 	return all
 }
@@ -100,7 +122,7 @@ func (r *Relay) newForwarder(ctx context.Context, name string, cfg dispatch.Conf
 // fails.
 func (r *Relay) openLane(ctx context.Context, name string, config *Config, forwarder sdk.Forwarder) error {
 	cfg := config.Forwarders[name]
-	cursor, err := r.journal.Cursor(ctx, name, journal.Start{Beginning: cfg.StartFrom == "beginning"})
+	cursor, err := r.journal.Cursor(ctx, name, cfg.Start())
 	if err != nil {
 		return errors.Join(err, closeForwarder(forwarder))
 	}
@@ -110,6 +132,10 @@ func (r *Relay) openLane(ctx context.Context, name string, config *Config, forwa
 	if err != nil {
 		return errors.Join(err, closeForwarder(forwarder))
 	}
+	cursor.SetLimits(journal.CursorLimits{
+		BacklogAge: cfg.Backlog.MaxAge, BacklogSize: cfg.Backlog.MaxSize, Refuse: cfg.Backlog.Overflow == "refuse",
+		DeadLetterAge: cfg.DeadLetters.MaxAge, DeadLetterSize: cfg.DeadLetters.MaxSize, Wants: l.Wants,
+	})
 	r.lanes.add(name, &lane{Lane: l, config: cfg, forwarder: forwarder, done: make(chan struct{})})
 	return nil
 }

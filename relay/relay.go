@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,6 +65,7 @@ type Relay struct {
 	reloading sync.Mutex             // held by a reload, and by the shutdown for good
 	current   atomic.Pointer[Config] // replaced by a reload only, which holds reloading
 	reloaded  chan struct{}          // receives after a reload
+	loaded    [sha256.Size]byte      // of the configuration file when the daemon was made
 	sources   sources
 	lanes     lanes
 }
@@ -75,9 +77,12 @@ func New(cfg *Config, opt Options) *Relay {
 	r := &Relay{
 		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry),
 		started: time.Now().UTC(), opened: make(chan struct{}), reloaded: make(chan struct{}, 1),
-		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane)},
+		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane), paused: make(map[string]bool)},
 	}
 	r.current.Store(cfg)
+	if opt.File != "" {
+		r.loaded, _ = digest(opt.File) // a file that has gone counts as changed when it is back
+	}
 	return r
 }
 
@@ -103,6 +108,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	// Before the first delivery is acknowledged, every forwarder has its place.
 	if err := r.openLanes(ctx); err != nil {
 		return err
+	}
+	if err := r.journal.Keep(ctx, sorted(r.config().Forwarders)); err != nil {
+		return errors.Join(err, r.stopLanes())
 	}
 	listener, err := r.openDoor(ctx)
 	if err != nil {
@@ -143,7 +151,7 @@ const takeoverInterval = 5 * time.Millisecond
 // closed it.
 func (r *Relay) openJournal(ctx context.Context) error {
 	began := time.Now()
-	options := journal.Options{Logger: r.Logger, Registerer: r.registry}
+	options := journal.Options{Config: r.config().Journal, Logger: r.Logger, Registerer: r.registry}
 	for {
 		var err error
 		r.journal, err = journal.Open(ctx, r.config().DataDir, options)
@@ -197,7 +205,7 @@ func (r *Relay) openSignals() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := admin.Server{Status: r.Status, Reload: r.Reload, Logger: r.Logger}
+	server := admin.Server{Daemon: r, Logger: r.Logger}
 	parts := []part{{"admin socket", func(ctx context.Context) error { return server.Serve(ctx, socket) }}}
 	if r.config().Telemetry.Address == "" {
 		return parts, nil
@@ -235,7 +243,8 @@ func (r *Relay) Status() admin.Status {
 
 func forwarderStatus(l dispatch.Status) admin.Forwarder {
 	return admin.Forwarder{
-		Name: l.Name, Plugin: l.Plugin, Backlog: l.Backlog, Retrying: l.Retrying, DeadLetters: l.DeadLetters,
+		Name: l.Name, Plugin: l.Plugin, Backlog: l.Backlog, Retrying: l.Retrying, DeadLetters: l.DeadLetters, Parked: l.Parked,
+		InFlight: l.InFlight, Breaker: l.Breaker, BreakerReason: l.BreakerReason, NextProbe: l.NextProbe, Paused: l.Paused,
 		Delivered: l.Delivered, LastDelivered: l.LastDelivered, Failing: l.Failing, LastError: l.LastError, LastErrorAt: l.LastErrorAt,
 	}
 }

@@ -78,6 +78,7 @@ func needRestart(old, next *Config) (changed []string) {
 		{"listen.address", old.Listen.Address, next.Listen.Address},
 		{"listen.tls", old.Listen.TLS, next.Listen.TLS},
 		{"listen.max_body", old.Listen.MaxBody, next.Listen.MaxBody},
+		{"journal", old.Journal, next.Journal},
 		{"telemetry.address", old.Telemetry.Address, next.Telemetry.Address},
 		{"log.format", old.Log.Format, next.Log.Format},
 	} {
@@ -164,7 +165,7 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 	for _, l := range fresh {
 		l.start(ctx)
 	}
-	errs = append(errs, r.changeLanes(ctx, p))
+	errs = append(errs, r.changeLanes(ctx, p), r.journal.Keep(ctx, sorted(p.next.Forwarders)))
 	if r.Level != nil {
 		if level, err := observe.ParseLevel(p.next.Log.Level); err == nil {
 			r.Level.Set(level)
@@ -177,13 +178,21 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 	return errors.Join(errs...)
 }
 
-// openNewLanes makes the lanes of forwarders that were not there before, and
-// takes them out of the plan. If one fails there is none, and the plan is
+// openNewLanes makes the lanes of forwarders that were not there before, also
+// under another name, and takes them out of the plan. If one fails there is none, and the plan is
 // discarded.
 func (r *Relay) openNewLanes(ctx context.Context, p *plan) (fresh []*lane, err error) {
 	for _, name := range sorted(p.forwarders) {
-		if _, ok := r.lanes.get(name); ok {
+		if _, ok := r.lanes.get(name); ok || p.forwarders[name] == nil {
 			continue
+		}
+		// A forwarder that takes over another's place waits for its end.
+		if former, ok := r.lanes.get(p.next.Forwarders[name].RenamedFrom); ok && p.forwarders[former.Name] == nil {
+			if err := former.stop(); err != nil {
+				r.Logger.Warn("forwarder stopped with an error", "forwarder", former.Name, "err", err)
+			}
+			r.lanes.remove(former.Name)
+			delete(p.forwarders, former.Name)
 		}
 		err := r.openLane(ctx, name, p.next, p.forwarders[name])
 		delete(p.forwarders, name) // the lane has it, or it is closed

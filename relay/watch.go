@@ -19,7 +19,7 @@ const watchInterval = 2 * time.Second
 func (r *Relay) watch(ctx context.Context) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
-	known, _ := digest(r.File) // a file that has gone since the start counts as changed when it is back
+	known := r.loaded
 	last := known
 	for {
 		select {

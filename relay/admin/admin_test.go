@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -34,7 +35,7 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket is %v, %v; want mode 0600", info, err)
 	}
-	server := Server{Status: func() Status { return want }, Reload: reloads(), Logger: slog.New(slog.DiscardHandler)}
+	server := Server{Daemon: &daemon{status: want}, Logger: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -74,13 +75,115 @@ func TestCheckDir(t *testing.T) {
 	}
 }
 
-// reloads succeeds once.
-func reloads() func(context.Context) ([]string, error) {
-	n := 0
-	return func(context.Context) ([]string, error) {
-		if n++; n == 1 {
-			return []string{"forwarder shop changed"}, nil
+// daemon answers what the test expects, and remembers what it was asked.
+type daemon struct {
+	status  Status
+	reloads int
+	asked   []any
+}
+
+func (d *daemon) Status() Status { return d.status }
+
+func (d *daemon) Reload(context.Context) ([]string, error) { // succeeds once
+	if d.reloads++; d.reloads == 1 {
+		return []string{"forwarder shop changed"}, nil
+	}
+	return nil, errors.New("line 5 is wrong")
+}
+
+func (d *daemon) PauseForwarder(name string, paused bool) error {
+	if name != "shop" {
+		return fmt.Errorf("forwarder %q: %w", name, ErrUnknown)
+	}
+	d.asked = append(d.asked, paused)
+	return nil
+}
+
+func (d *daemon) DeadLetters(_ context.Context, q DeadLetterQuery) ([]DeadLetter, error) {
+	d.asked = append(d.asked, q)
+	return nil, nil
+}
+
+func (d *daemon) DeadLetter(_ context.Context, number int64) (DeadLetterDetail, error) {
+	return DeadLetterDetail{DeadLetter: DeadLetter{Number: number}, Body: "{}"}, nil
+}
+
+func (d *daemon) RetryDeadLetters(_ context.Context, q DeadLetterQuery) (int, error) {
+	d.asked = append(d.asked, q)
+	return 2, nil
+}
+
+func (d *daemon) DiscardDeadLetters(_ context.Context, q DeadLetterQuery) (int, error) {
+	d.asked = append(d.asked, q)
+	return 3, nil
+}
+
+func (d *daemon) Replay(_ context.Context, q ReplayQuery) (int, error) {
+	d.asked = append(d.asked, q)
+	return 4, nil
+}
+
+// serve runs a server on a socket of its own.
+func serve(t *testing.T, d Daemon) *Client {
+	t.Helper()
+	dir := t.TempDir()
+	listener, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := Server{Daemon: d, Logger: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- server.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		return nil, errors.New("line 5 is wrong")
+	})
+	return NewClient(dir)
+}
+
+// What the client asks arrives whole, and comes back.
+func TestQuestions(t *testing.T) {
+	t.Parallel()
+	d := &daemon{}
+	c, ctx := serve(t, d), t.Context()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	letters := DeadLetterQuery{Forwarder: "shop", Source: "catalog", Type: "t", Unreadable: true, Reason: "r", Since: at, Until: at.Add(time.Hour), Numbers: []int64{1, 2}, After: 3, Limit: 4}
+	replay := ReplayQuery{Forwarder: "shop", From: at, To: at.Add(time.Hour), Types: []string{"t"}, Entity: "product:1", IDs: []string{"x"}}
+	if got, err := c.DeadLetters(ctx, letters); err != nil || got == nil || len(got) != 0 {
+		t.Errorf("list: %#v, %v", got, err)
+	}
+	if got, err := c.RetryDeadLetters(ctx, letters); err != nil || got.Count != 2 {
+		t.Errorf("retry: %+v, %v", got, err)
+	}
+	if got, err := c.DiscardDeadLetters(ctx, DeadLetterQuery{}); err != nil || got.Count != 3 {
+		t.Errorf("discard: %+v, %v", got, err)
+	}
+	if got, err := c.Replay(ctx, replay); err != nil || got.Count != 4 {
+		t.Errorf("replay: %+v, %v", got, err)
+	}
+	if got, err := c.DeadLetter(ctx, 7); err != nil || got.Number != 7 || got.Body != "{}" {
+		t.Errorf("show: %+v, %v", got, err)
+	}
+	if got, err := c.PauseForwarder(ctx, "shop"); err != nil || !got.Paused {
+		t.Errorf("pause: %+v, %v", got, err)
+	}
+	if got, err := c.ResumeForwarder(ctx, "shop"); err != nil || got.Paused {
+		t.Errorf("resume: %+v, %v", got, err)
+	}
+	if _, err := c.PauseForwarder(ctx, "a/b"); err == nil || err.Error() != `forwarder "a/b": not known` {
+		t.Errorf("pause of another: %v", err)
+	}
+	if diff := cmp.Diff([]any{letters, letters, DeadLetterQuery{}, replay, true, false}, d.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	var nothing any
+	if err := c.call(ctx, http.MethodPost, "/replay", map[string]int{"bogus": 1}, &nothing); err == nil || !strings.Contains(err.Error(), "bogus") {
+		t.Errorf("an unknown field: %v", err)
+	}
+	if err := c.call(ctx, http.MethodGet, "/dead-letters/x", nil, &nothing); err == nil || !strings.Contains(err.Error(), "has a number") {
+		t.Errorf("no number: %v", err)
 	}
 }

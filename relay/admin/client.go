@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -36,22 +37,61 @@ func NewClient(dir string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
 	}
-	return &Client{dir: dir, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{dir: dir, http: &http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Status asks for the daemon's status. It returns a *NotRunningError if there
 // is no daemon.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	err := c.call(ctx, http.MethodGet, "/status", nil, &s)
-	return s, err
+	return call[Status](ctx, c, http.MethodGet, "/status", nil)
 }
 
 // Reload makes the daemon read its configuration file anew.
 func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
-	var r Reloaded
-	err := c.call(ctx, http.MethodPost, "/reload", nil, &r)
-	return r, err
+	return call[Reloaded](ctx, c, http.MethodPost, "/reload", nil)
+}
+
+// PauseForwarder makes a forwarder's lane stand still until it is resumed or the
+// daemon is started anew.
+func (c *Client) PauseForwarder(ctx context.Context, name string) (ForwarderPaused, error) {
+	return call[ForwarderPaused](ctx, c, http.MethodPost, "/forwarders/"+url.PathEscape(name)+"/pause", nil)
+}
+
+// ResumeForwarder makes it go on.
+func (c *Client) ResumeForwarder(ctx context.Context, name string) (ForwarderPaused, error) {
+	return call[ForwarderPaused](ctx, c, http.MethodPost, "/forwarders/"+url.PathEscape(name)+"/resume", nil)
+}
+
+// DeadLetters lists dead letters, the newest first.
+func (c *Client) DeadLetters(ctx context.Context, q DeadLetterQuery) ([]DeadLetter, error) {
+	return call[[]DeadLetter](ctx, c, http.MethodPost, "/dead-letters/search", q)
+}
+
+// DeadLetter returns one dead letter with its event.
+func (c *Client) DeadLetter(ctx context.Context, number int64) (DeadLetterDetail, error) {
+	return call[DeadLetterDetail](ctx, c, http.MethodGet, fmt.Sprintf("/dead-letters/%d", number), nil)
+}
+
+// RetryDeadLetters makes the events due again.
+func (c *Client) RetryDeadLetters(ctx context.Context, q DeadLetterQuery) (Count, error) {
+	return call[Count](ctx, c, http.MethodPost, "/dead-letters/retry", q)
+}
+
+// DiscardDeadLetters deletes dead letters.
+func (c *Client) DiscardDeadLetters(ctx context.Context, q DeadLetterQuery) (Count, error) {
+	return call[Count](ctx, c, http.MethodPost, "/dead-letters/discard", q)
+}
+
+// Replay makes stored events due again for a forwarder.
+func (c *Client) Replay(ctx context.Context, q ReplayQuery) (Count, error) {
+	return call[Count](ctx, c, http.MethodPost, "/replay", q)
+}
+
+// call is Client.call with the type of the answer.
+func call[A any](ctx context.Context, c *Client, method, path string, body any) (A, error) {
+	var answer A
+	err := c.call(ctx, method, path, body, &answer)
+	return answer, err
 }
 
 // call sends body, if it is not nil, and reads the answer into into.

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -26,6 +27,10 @@ const SocketName = "admin.sock"
 // Windows all take (104 on macOS, with its terminating zero).
 const socketPathBytes = 103
 
+// patience bounds what is asked of the daemon: a replay may go through the whole
+// journal.
+const patience = 10 * time.Minute
+
 // CheckDir reports a data_dir whose path leaves no room for the socket's.
 func CheckDir(dir string) error {
 	if path := filepath.Join(dir, SocketName); len(path) > socketPathBytes {
@@ -34,12 +39,30 @@ func CheckDir(dir string) error {
 	return nil
 }
 
+// Daemon is what the socket asks for. Its methods are called concurrently. An
+// error that wraps ErrUnknown is about something that is not there; any other
+// says why something cannot be done.
+type Daemon interface {
+	Status() Status
+	// Reload reads the configuration file anew and says what has changed.
+	Reload(context.Context) (changes []string, err error)
+	// PauseForwarder makes a forwarder's lane stand still, or go on.
+	PauseForwarder(name string, paused bool) error
+	DeadLetters(context.Context, DeadLetterQuery) ([]DeadLetter, error)
+	DeadLetter(ctx context.Context, number int64) (DeadLetterDetail, error)
+	// RetryDeadLetters, DiscardDeadLetters and Replay return how many
+	// events they are about.
+	RetryDeadLetters(context.Context, DeadLetterQuery) (int, error)
+	DiscardDeadLetters(context.Context, DeadLetterQuery) (int, error)
+	Replay(context.Context, ReplayQuery) (int, error)
+}
+
+// ErrUnknown says that what was asked for is not there.
+var ErrUnknown = errors.New("not known")
+
 // Server answers on the socket.
 type Server struct {
-	// Status describes the daemon; it is called concurrently.
-	Status func() Status
-	// Reload reads the configuration file anew and says what has changed.
-	Reload func(context.Context) (changes []string, err error)
+	Daemon Daemon
 	Logger *slog.Logger
 }
 
@@ -63,7 +86,7 @@ func Listen(dir string) (net.Listener, error) {
 // Serve answers until ctx ends; it closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: patience, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 	}
 	closed := make(chan struct{})
@@ -87,27 +110,73 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 }
 
 func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.Status()) })
+	d, mux := s.Daemon, http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, d.Status(), nil) })
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
-		changes, err := s.Reload(r.Context())
-		s.done(w, Reloaded{Changes: append([]string{}, changes...)}, err)
+		changes, err := d.Reload(r.Context())
+		s.answer(w, Reloaded{Changes: append([]string{}, changes...)}, err)
 	})
+	for action, paused := range map[string]bool{"pause": true, "resume": false} {
+		mux.HandleFunc("POST /forwarders/{name}/"+action, func(w http.ResponseWriter, r *http.Request) {
+			name := r.PathValue("name")
+			s.answer(w, ForwarderPaused{Forwarder: name, Paused: paused}, d.PauseForwarder(name, paused))
+		})
+	}
+	mux.HandleFunc("GET /dead-letters/{number}", func(w http.ResponseWriter, r *http.Request) {
+		number, err := strconv.ParseInt(r.PathValue("number"), 10, 64)
+		if err != nil {
+			s.answer(w, nil, fmt.Errorf("%w: a dead letter has a number", ErrUnknown))
+			return
+		}
+		letter, err := d.DeadLetter(r.Context(), number)
+		s.answer(w, letter, err)
+	})
+	mux.HandleFunc("POST /dead-letters/search", query(s, func(ctx context.Context, q DeadLetterQuery) (any, error) {
+		letters, err := d.DeadLetters(ctx, q)
+		return append([]DeadLetter{}, letters...), err
+	}))
+	mux.HandleFunc("POST /dead-letters/retry", query(s, counted(d.RetryDeadLetters)))
+	mux.HandleFunc("POST /dead-letters/discard", query(s, counted(d.DiscardDeadLetters)))
+	mux.HandleFunc("POST /replay", query(s, counted(d.Replay)))
 	return mux
 }
 
-// done answers with what was done, or with why not.
-func (s *Server) done(w http.ResponseWriter, body any, err error) {
-	if err != nil {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusUnprocessableEntity)
-		body = failure{Error: err.Error()}
+func counted[Q any](do func(context.Context, Q) (int, error)) func(context.Context, Q) (any, error) {
+	return func(ctx context.Context, q Q) (any, error) {
+		n, err := do(ctx, q)
+		return Count{Count: n}, err
 	}
-	s.answer(w, body)
 }
 
-func (s *Server) answer(w http.ResponseWriter, body any) {
+// queryBytes bounds a question.
+const queryBytes = 1 << 20
+
+// query reads a question and answers it.
+func query[Q any](s *Server, do func(context.Context, Q) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, queryBytes))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&q); err != nil {
+			s.answer(w, nil, fmt.Errorf("read the question: %w", err))
+			return
+		}
+		answer, err := do(r.Context(), q)
+		s.answer(w, answer, err)
+	}
+}
+
+// answer answers with body, or with why there is none.
+func (s *Server) answer(w http.ResponseWriter, body any, err error) {
 	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		status := http.StatusUnprocessableEntity
+		if errors.Is(err, ErrUnknown) {
+			status = http.StatusNotFound
+		}
+		w.WriteHeader(status)
+		body = failure{Error: err.Error()}
+	}
 	if err := json.NewEncoder(w).Encode(body); err != nil {
 		s.Logger.Debug("admin answer not sent", "err", err)
 	}

@@ -67,6 +67,16 @@ type Forwarder struct {
 	Backlog     int64 `json:"backlog"`
 	Retrying    int64 `json:"retrying"`
 	DeadLetters int64 `json:"dead_letters"`
+	// Parked counts those that wait behind an earlier one with the same
+	// key, InFlight the deliveries that run.
+	Parked   int64 `json:"parked"`
+	InFlight int   `json:"in_flight"`
+	// Breaker is "closed", "open" or "half-open"; BreakerReason is what
+	// opened it, NextProbe when the destination is tried next.
+	Breaker       string    `json:"breaker"`
+	BreakerReason string    `json:"breaker_reason,omitempty"`
+	NextProbe     time.Time `json:"next_probe,omitzero"`
+	Paused        bool      `json:"paused"`
 	// Delivered counts since the daemon started.
 	Delivered     int64     `json:"delivered"`
 	LastDelivered time.Time `json:"last_delivered,omitzero"`

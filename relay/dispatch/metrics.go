@@ -1,8 +1,6 @@
 package dispatch
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pimrelay/pimrelay/sdk"
@@ -10,8 +8,9 @@ import (
 
 // Metrics are the metrics of all lanes together, by forwarder.
 type Metrics struct {
-	outcomes, unmatchedEvents, deadLetters *prometheus.CounterVec
-	deliverSeconds                         *prometheus.HistogramVec
+	outcomes, leftOut, deadLetters *prometheus.CounterVec
+	deliverSeconds                 *prometheus.HistogramVec
+	breaker                        *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics with r.
@@ -19,32 +18,49 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_dispatch_outcomes_total", Help: "Deliveries of single events by outcome."}, []string{"forwarder", "outcome"}),
-		unmatchedEvents: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pimrelay_dispatch_unmatched_total", Help: "Events that the forwarder's match leaves out; missing: because a field is missing."}, []string{"forwarder", "missing"}),
+		leftOut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pimrelay_dispatch_unmatched_total", Help: "Events that the forwarder does not get: match: it leaves them out; missing: match asks for a field that they lack; author: skip_authors."}, []string{"forwarder", "reason"}),
 		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_dispatch_dead_letters_total", Help: "Events that became dead letters."}, []string{"forwarder"}),
 		deliverSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "pimrelay_dispatch_deliver_seconds", Help: "Time of one call of a forwarder.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 13)}, []string{"forwarder"}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "pimrelay_dispatch_breaker_state", Help: "State of the forwarder's breaker: 0 closed, 1 half open, 2 open."}, []string{"forwarder"}),
 	}
-	r.MustRegister(m.outcomes, m.unmatchedEvents, m.deadLetters, m.deliverSeconds)
+	r.MustRegister(m.outcomes, m.leftOut, m.deadLetters, m.deliverSeconds, m.breaker)
 	return m
 }
 
-func (m *Metrics) outcome(forwarder string, r sdk.Result) {
-	m.outcomes.WithLabelValues(forwarder, r.String()).Inc()
+// laneMetrics are the metrics of one lane.
+type laneMetrics struct {
+	outcomes       [sdk.ResultRejected + 1]prometheus.Counter
+	leftOut        map[reason]prometheus.Counter
+	deadLetters    prometheus.Counter
+	deliverSeconds prometheus.Observer
+	breaker        prometheus.Gauge
 }
 
-func (m *Metrics) unmatched(forwarder string, missing bool) {
-	label := "no"
-	if missing {
-		label = "yes"
+func (m *Metrics) lane(forwarder string) *laneMetrics {
+	l := &laneMetrics{
+		leftOut:        make(map[reason]prometheus.Counter),
+		deadLetters:    m.deadLetters.WithLabelValues(forwarder),
+		deliverSeconds: m.deliverSeconds.WithLabelValues(forwarder),
+		breaker:        m.breaker.WithLabelValues(forwarder),
 	}
-	m.unmatchedEvents.WithLabelValues(forwarder, label).Inc()
+	for r := range l.outcomes {
+		l.outcomes[r] = m.outcomes.WithLabelValues(forwarder, sdk.Result(r).String())
+	}
+	for _, r := range []reason{noMatch, fieldMissing, authorSkip} {
+		l.leftOut[r] = m.leftOut.WithLabelValues(forwarder, string(r))
+	}
+	return l
 }
 
-func (m *Metrics) buried(forwarder string) { m.deadLetters.WithLabelValues(forwarder).Inc() }
-
-func (m *Metrics) delivered(forwarder string, took time.Duration) {
-	m.deliverSeconds.WithLabelValues(forwarder).Observe(took.Seconds())
+// outcome counts a result; one that the contract does not know counts as none.
+func (m *laneMetrics) outcome(r sdk.Result) {
+	if int(r) >= len(m.outcomes) {
+		r = 0
+	}
+	m.outcomes[r].Inc()
 }

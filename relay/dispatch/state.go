@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sony/gobreaker/v2"
+
 	"github.com/pimrelay/pimrelay/relay/journal"
 )
 
@@ -16,6 +18,25 @@ type state struct {
 	failingSince  time.Time
 	lastError     string
 	lastErrorAt   time.Time
+	now           Situation
+}
+
+// Situation is what a lane is doing at one moment.
+type Situation struct {
+	// Breaker is "closed", "open" or "half-open".
+	Breaker string
+	// BreakerReason is the failure that opened the breaker, BreakerSince
+	// when, and NextProbe when the destination is tried next. They are zero
+	// while it is closed.
+	BreakerReason string
+	BreakerSince  time.Time
+	NextProbe     time.Time
+	// ThrottledUntil is when the destination may be asked again that has
+	// asked for less; zero or in the past if it has not.
+	ThrottledUntil time.Time
+	// InFlight is the number of calls of the forwarder that run, Overdue
+	// how many of them ignore the end of their time.
+	InFlight, Overdue int
 }
 
 func (s *state) succeeded(now time.Time) {
@@ -37,11 +58,29 @@ func (s *state) failed(now time.Time, reason string) bool {
 	return changed
 }
 
+// show tells the state and the metrics what the lane is doing.
+func (r *running) show() {
+	now := Situation{Breaker: r.breaker.state.String(), ThrottledUntil: r.pace.until, InFlight: len(r.inFlight), Overdue: r.overdue}
+	if !r.breaker.closed() {
+		now.BreakerReason, now.BreakerSince, now.NextProbe = r.breaker.reason, r.breaker.since, r.breaker.probeAt
+	}
+	r.state.mu.Lock()
+	defer r.state.mu.Unlock()
+	if r.state.now.Breaker != now.Breaker {
+		r.metrics.breaker.Set(breakerGauge[r.breaker.state])
+	}
+	r.state.now = now
+}
+
+var breakerGauge = map[gobreaker.State]float64{gobreaker.StateClosed: 0, gobreaker.StateHalfOpen: 1, gobreaker.StateOpen: 2}
+
 // Status is a lane at one moment.
 type Status struct {
 	Name   string
 	Plugin string
 	journal.Progress
+	Situation
+	Paused bool
 	// Delivered counts since the lane was started.
 	Delivered     int64
 	LastDelivered time.Time
@@ -57,9 +96,13 @@ type Status struct {
 func (l *Lane) Status() Status {
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()
-	return Status{
-		Name: l.Name, Plugin: l.config.Plugin, Progress: l.Cursor.Progress(),
+	s := Status{
+		Name: l.Name, Plugin: l.config.Plugin, Progress: l.Cursor.Progress(), Situation: l.state.now, Paused: l.paused.Load(),
 		Delivered: l.state.delivered, LastDelivered: l.state.lastDelivered,
 		Failing: l.state.failing, FailingSince: l.state.failingSince, LastError: l.state.lastError, LastErrorAt: l.state.lastErrorAt,
 	}
+	if s.Breaker == "" {
+		s.Breaker = gobreaker.StateClosed.String() // not yet run
+	}
+	return s
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 
@@ -16,8 +17,8 @@ import (
 // errMissing is what an expression meets where the event lacks a field.
 var errMissing = errors.New("no such field")
 
-// view is an event as expressions see it. Its data is decoded when an
-// expression first needs it, and once.
+// view is an event as expressions see it, and what they see beside it. Its data
+// is decoded when an expression first needs it, and once.
 type view struct {
 	event   *sdk.Event
 	decoded bool
@@ -41,6 +42,20 @@ var viewFields = map[string]struct {
 	"data":    {types.DynType, (*view).payload},
 	"author":  {types.NewMapType(types.StringType, types.DynType), (*view).author},
 }
+
+// ResolveName finds the variables of an expression.
+func (v *view) ResolveName(name string) (any, bool) {
+	switch name {
+	case "event":
+		return v, true
+	case "source":
+		return v.event.Source, true
+	}
+	return nil, false
+}
+
+// Parent says that there are no further variables.
+func (v *view) Parent() cel.Activation { return nil }
 
 func (v *view) time() (any, error) {
 	if v.event.Time.IsZero() {

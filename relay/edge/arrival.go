@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -111,6 +112,14 @@ type watchedListener struct {
 	net.Listener
 	logger *slog.Logger
 	seldom *rate.Sometimes
+	closed sync.Once
+}
+
+// Close may be called again: the door closes its listeners first, and net/http
+// closes those that it still knows.
+func (l *watchedListener) Close() (err error) {
+	l.closed.Do(func() { err = l.Listener.Close() })
+	return err
 }
 
 func (l *watchedListener) Accept() (net.Conn, error) {

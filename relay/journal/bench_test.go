@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,4 +68,72 @@ func BenchmarkCatchUp(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*total/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkAppendWithIDs measures durable appends beside a million remembered
+// ids.
+func BenchmarkAppendWithIDs(b *testing.B) {
+	dir := b.TempDir()
+	j := open(b, dir)
+	const ids = 1_000_000
+	if err := j.apply(context.Background(), func(s *store) error {
+		for n := range ids {
+			if _, err := s.insertID.Exec(n+1, idHash("catalog", event(n).ID), time.Now().UnixMicro()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+	closeJournal(b, j)
+	j = open(b, dir)
+	var n atomic.Int64
+	n.Store(ids)
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			e := event(int(n.Add(1)))
+			e.Body = []byte(strings.Repeat("x", 1<<10))
+			if _, err := j.Append(context.Background(), e); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkCommitAt1000 paces appends at 1,000 a second and reports how long
+// they take, checkpoints included.
+func BenchmarkCommitAt1000(b *testing.B) {
+	j := open(b, b.TempDir())
+	c := mustCursor(b, j, "shop", Start{})
+	var took []time.Duration
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for i := 0; b.Loop(); i++ {
+		<-ticker.C
+		wg.Go(func() {
+			e := event(i)
+			e.Body = []byte(strings.Repeat("x", 1<<10))
+			began := time.Now()
+			if _, err := j.Append(context.Background(), e); err != nil {
+				b.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, time.Since(began))
+		})
+		if i%100 == 0 {
+			c.Delivered(seqs(next(b, c, time.Now(), 200))...)
+		}
+	}
+	wg.Wait()
+	slices.Sort(took)
+	for name, share := range map[string]float64{"p50-ms": 0.5, "p99-ms": 0.99, "p99.9-ms": 0.999, "max-ms": 1} {
+		b.ReportMetric(float64(took[int(share*float64(len(took)-1))].Microseconds())/1000, name)
+	}
 }

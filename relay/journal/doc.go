@@ -23,16 +23,45 @@
 // anything else is written, because what the operating system still holds in
 // its cache after a failed fsync is not to be trusted.
 //
-// Each row carries a checksum that is verified when the row is read.
+// Each row carries a checksum that is verified when the row is read. Numbers
+// are given once and never again (AUTOINCREMENT), because places depend on them.
 //
 // # Places
 //
 // A [Cursor] is one forwarder's place. It holds a watermark, below which
-// everything is settled, and what is settled above it; both are written once a
-// second, or after 1,000 settlements. A crash therefore repeats at most what
-// was settled since: delivery is at least once. A delayed retry and a dead
-// letter are rows of their own and free their place in the window of 10,000
-// events above the watermark.
+// everything is settled, and what is settled above it, at most 10,000 events;
+// both are written once a second, or after 1,000 settlements. A crash therefore
+// repeats at most what was settled since: delivery is at least once.
+//
+// An event that needs no second attempt costs no row of its own. Rows are, and
+// free their place in the window: delayed retries, at most 10,000 before the
+// cursor hands out nothing new; events parked behind an earlier one with their
+// key, at most 100,000; events that a person wants again; dead letters. The
+// bodies stay with the events.
+//
+// # Limits
+//
+// A keeper goroutine looks after the limits once a second while something is
+// written. It works in steps of about 5 ms that the writer runs between
+// appends. An event is deleted at the limits of age and size, and never while a
+// forwarder has not settled it, or while it waits for a retry, is parked, is
+// wanted again or stands in dead letters. Sizes are those of the pages in use,
+// not of the file, which is made smaller bit by bit when much of it is free.
+//
+// Each forwarder's backlog has limits of its own, so that one dead destination
+// does not fill the disk for the others: beyond them its oldest events become
+// its dead letters, or, if it asks for that, the journal refuses new events.
+// Dead letters have limits, too; the oldest expire, which is logged as an error.
+// When all that is left is needed and the size limit is reached, or the disk is
+// full, [Journal.Append] returns [ErrFull]. A reserve file of 64 MiB is given up
+// on a full disk, so that settlements can still be written.
+//
+// # Settings
+//
+// Checkpoints run in the writer after 2,000 pages of the log (8 MiB). Readers
+// never keep a transaction open between batches, so the log is reset, and they
+// neither wait for the writer nor stop it. The page caches take 4 MiB for
+// writing and 1 MiB for each of at most four readers.
 //
 // The package leaves to others what an event means, whether it matches, and
 // when to try again (package dispatch).

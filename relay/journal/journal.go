@@ -36,6 +36,8 @@ func (e *LockedError) Error() string {
 
 // Options are what Open needs besides the directory.
 type Options struct {
+	// Config is valid; the zero value means the defaults.
+	Config     Config
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -54,6 +56,7 @@ type Journal struct {
 	lock    *flock.Flock
 	log     *slog.Logger
 	metrics *metrics
+	config  Config
 
 	gate   sync.RWMutex  // held for reading while something is put into queue
 	closed bool          // guarded by gate
@@ -64,13 +67,24 @@ type Journal struct {
 	store   *store       // guarded by opening; written by the writer goroutine
 
 	head       atomic.Int64 // the highest committed sequence number
+	total      atomic.Int64 // the total of the event that has it
 	duplicates atomic.Int64
+	written    atomic.Int64          // requests, but for the keeper's
+	refusal    atomic.Pointer[error] // why events are refused, or nil
+	noRoom     atomic.Bool           // the disk is full and the reserve given up
 	tail       tail
+
+	creating sync.Mutex // held while a cursor is made
+
+	// settling is held from the moment when the changes of a cursor are
+	// collected until they are on disk, so that they are written in order.
+	settling sync.Mutex
 
 	mu      sync.Mutex
 	cursors map[string]*Cursor // guarded by mu
-	full    chan struct{}      // wakes the settler before its time
-	settled sync.WaitGroup
+	dead    map[int64]tally    // guarded by mu; by cursor
+	hurry   chan struct{}      // wakes the settler before its time
+	settled sync.WaitGroup     // of the settler and the keeper
 	stop    chan struct{}
 }
 
@@ -92,9 +106,12 @@ func Open(ctx context.Context, dir string, opt Options) (*Journal, error) {
 		return nil, &LockedError{Dir: dir}
 	}
 	j := &Journal{
-		path: filepath.Join(dir, FileName), lock: lock, log: opt.Logger, metrics: newMetrics(opt.Registerer),
+		path: filepath.Join(dir, FileName), lock: lock, log: opt.Logger, metrics: newMetrics(opt.Registerer), config: opt.Config,
 		queue: make(chan *request, queueLength), done: make(chan struct{}),
-		cursors: make(map[string]*Cursor), full: make(chan struct{}, 1), stop: make(chan struct{}),
+		cursors: make(map[string]*Cursor), dead: make(map[int64]tally), hurry: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	if j.config == (Config{}) {
+		j.config = Defaults()
 	}
 	if err := j.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", j.path, err), lock.Unlock())
@@ -109,29 +126,51 @@ func (j *Journal) start(ctx context.Context) (err error) {
 	if err := os.Chmod(j.path, 0o600); err != nil {
 		return errors.Join(err, j.store.close())
 	}
-	head, err := lastSeq(ctx, j.store)
-	if err != nil {
+	if err := j.load(ctx); err != nil {
 		return errors.Join(err, j.store.close())
 	}
-	j.head.Store(head)
-	j.tail.reset(head)
 	go j.runWriter()
-	j.settled.Add(1)
-	go j.runSettler()
+	keeping, cancel := context.WithCancel(context.Background())
+	j.settled.Add(2)
+	go j.runKeeper(keeping)
+	go j.runSettler(cancel)
 	return nil
 }
 
-// lastSeq is the highest number ever used: the events themselves may have been
-// deleted, and their ids forgotten.
-func lastSeq(ctx context.Context, s *store) (head int64, err error) {
+// load takes up what the database says of the journal's end and of the
+// forwarders' places.
+func (j *Journal) load(ctx context.Context) error {
+	end, err := lastPosition(ctx, j.store)
+	if err != nil {
+		return err
+	}
+	j.head.Store(end.seq)
+	j.total.Store(end.total)
+	j.tail.reset(end.seq)
+	if err := j.loadTallies(ctx); err != nil {
+		return err
+	}
+	return j.loadCursors(ctx, "true")
+}
+
+// position is a place among the events: a sequence number, and the sizes of
+// all events up to it.
+type position struct{ seq, total int64 }
+
+func (j *Journal) end() position { return position{j.head.Load(), j.total.Load()} }
+
+// lastPosition has the highest number ever used: the events themselves may have
+// been deleted, and their ids forgotten.
+func lastPosition(ctx context.Context, s *store) (end position, err error) {
 	err = s.write.QueryRowContext(ctx, `SELECT max(
 		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0),
 		coalesce((SELECT max(seq) FROM ids), 0),
-		coalesce((SELECT max(watermark) FROM cursors), 0))`).Scan(&head)
+		coalesce((SELECT max(watermark) FROM cursors), 0)),
+		coalesce((SELECT total FROM events ORDER BY seq DESC LIMIT 1), 0)`).Scan(&end.seq, &end.total)
 	if err != nil {
-		return 0, fmt.Errorf("read the last sequence number: %w", err)
+		return end, fmt.Errorf("read the last sequence number: %w", err)
 	}
-	return head, nil
+	return end, nil
 }
 
 // Close writes what has been settled, closes the database and releases the
@@ -156,8 +195,11 @@ func (j *Journal) Close() error {
 
 // Append stores the event durably, or finds that it is there already. It keeps
 // the event's body and headers, which nobody may change any more. It returns
-// ErrNotPromised when ctx ends first.
+// ErrNotPromised when ctx ends first, and ErrFull when a limit is reached.
 func (j *Journal) Append(ctx context.Context, e *sdk.Event) (Receipt, error) {
+	if refusal := j.refusal.Load(); refusal != nil {
+		return Receipt{}, *refusal
+	}
 	kept := *e
 	kept.Time, kept.Received = fromMicros(micros(e.Time)), fromMicros(micros(e.Received))
 	kept.Payload, kept.Key, kept.Fields, kept.Attempt, kept.Replayed = kept.Body, "", nil, 0, false
@@ -189,26 +231,31 @@ func (j *Journal) DiskBytes() int64 {
 	return total
 }
 
-// runSettler writes the cursors once a second, or when one asks for it.
-func (j *Journal) runSettler() {
+// runSettler writes the cursors once a second, or when one asks for it. At the
+// end it stops the keeper.
+func (j *Journal) runSettler(stopKeeper context.CancelFunc) {
 	defer j.settled.Done()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for {
+	for stopped := false; !stopped; {
 		select {
 		case <-ticker.C:
-		case <-j.full:
+		case <-j.hurry:
 		case <-j.stop:
-			j.settle()
-			return
+			stopKeeper()
+			stopped = true
 		}
-		j.settle()
+		if err := j.settle(); err != nil {
+			j.log.Error("settlements not written, they are kept and tried again", "err", err)
+		}
 	}
 }
 
 // settle writes what all cursors have settled in one transaction. What could
 // not be written stays with the cursors and is written next time.
-func (j *Journal) settle() {
+func (j *Journal) settle() error {
+	j.settling.Lock()
+	defer j.settling.Unlock()
 	var pending []*settlements
 	for _, c := range j.allCursors() {
 		if p := c.collect(); p != nil {
@@ -216,7 +263,7 @@ func (j *Journal) settle() {
 		}
 	}
 	if len(pending) == 0 {
-		return
+		return nil
 	}
 	err := j.apply(context.Background(), func(s *store) error {
 		for _, p := range pending {
@@ -229,9 +276,7 @@ func (j *Journal) settle() {
 	for _, p := range pending {
 		p.finish(err)
 	}
-	if err != nil {
-		j.log.Error("settlements not written, they are kept and tried again", "err", err)
-	}
+	return err
 }
 
 func (j *Journal) allCursors() []*Cursor {

@@ -9,6 +9,9 @@ import (
 type metrics struct {
 	appended, duplicates, commitErrors prometheus.Counter
 	commitSeconds, groupSize           prometheus.Histogram
+	shed, expired                      *prometheus.CounterVec
+	liveBytes, freeBytes               prometheus.Gauge
+	oldestSeconds, horizonSeconds      prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -25,9 +28,22 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		groupSize: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "pimrelay_journal_group_requests", Help: "Requests that shared a transaction.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pimrelay_journal_shed_total", Help: "Events that became dead letters because a backlog was over its limit or its forwarder gone."}, []string{"forwarder"}),
+		expired: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pimrelay_journal_expired_dead_letters_total", Help: "Dead letters that were deleted at their limit."}, []string{"forwarder"}),
+		liveBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pimrelay_journal_live_bytes", Help: "Bytes of the journal's file that are in use."}),
+		freeBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pimrelay_journal_free_bytes", Help: "Bytes of the journal's file that are free for use."}),
+		oldestSeconds: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pimrelay_journal_oldest_event_seconds", Help: "Age of the oldest event that is kept, 0 for none."}),
+		horizonSeconds: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pimrelay_journal_dedupe_horizon_seconds", Help: "Age of the oldest id that is remembered, 0 for none."}),
 	}
 	if r != nil {
-		r.MustRegister(m.appended, m.duplicates, m.commitErrors, m.commitSeconds, m.groupSize)
+		r.MustRegister(m.appended, m.duplicates, m.commitErrors, m.commitSeconds, m.groupSize,
+			m.shed, m.expired, m.liveBytes, m.freeBytes, m.oldestSeconds, m.horizonSeconds)
 	}
 	return m
 }

@@ -27,6 +27,7 @@ type row struct {
 	source, id, kind, subject, entity string
 	time, received                    int64
 	extra, body                       []byte
+	total                             int64 // set when it is inserted
 	checksum                          uint32
 }
 
@@ -54,7 +55,7 @@ func newRow(e *sdk.Event) (*row, error) {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // sum is the checksum over everything but the sequence number, which is
-// assigned later and guards itself as the key.
+// assigned later and guards itself as the key, and the total.
 func (r *row) sum() uint32 {
 	var n [8]byte
 	sum := uint32(0)
@@ -72,6 +73,14 @@ func (r *row) sum() uint32 {
 	add(r.extra)
 	add(r.body)
 	return sum
+}
+
+// rowBytes is about what a row takes beside its columns, with its id's.
+const rowBytes = 128
+
+// size is about what the event takes on disk.
+func (r *row) size() int64 {
+	return int64(rowBytes + len(r.source) + len(r.id) + len(r.kind) + len(r.subject) + len(r.entity) + len(r.extra) + len(r.body))
 }
 
 // event is the inverse of newRow. The event refers to the row's memory.

@@ -26,7 +26,8 @@ CREATE TABLE events (
   entity   TEXT NOT NULL,
   extra    BLOB NOT NULL,                     -- the other attributes and headers, JSON
   body     BLOB NOT NULL,
-  checksum INTEGER NOT NULL                   -- CRC-32C of all the columns above
+  total    INTEGER NOT NULL,                  -- the sizes of all events up to this one
+  checksum INTEGER NOT NULL                   -- CRC-32C of the columns above but seq and total
 );
 
 -- What has been seen, kept longer than the events themselves. The rows stand
@@ -38,26 +39,58 @@ CREATE TABLE ids (
 );
 CREATE UNIQUE INDEX ids_hash ON ids (hash);
 
+-- A forwarder's place. The other tables refer to it by id, so that a renamed
+-- forwarder keeps everything.
 CREATE TABLE cursors (
-  forwarder TEXT PRIMARY KEY,
+  id        INTEGER PRIMARY KEY AUTOINCREMENT,
+  forwarder TEXT NOT NULL UNIQUE,
   watermark INTEGER NOT NULL,
   settled   BLOB NOT NULL,                    -- bit i: watermark+1+i is settled
-  updated   INTEGER NOT NULL
-) WITHOUT ROWID;
+  updated   INTEGER NOT NULL,
+  gone      INTEGER NOT NULL DEFAULT 0,       -- since when the configuration does not name it, 0 if it does
+  until     INTEGER NOT NULL DEFAULT 0,       -- the last number when it went
+  forgotten INTEGER NOT NULL DEFAULT 0        -- 1: it has no place any more, only dead letters
+);
 
+-- Events of a forwarder that are settled for its window and wait outside it:
+-- for the time of the next attempt, for an earlier event with the same key, or
+-- because they are wanted again. An event is in at most one of the three.
 CREATE TABLE retries (
-  forwarder TEXT NOT NULL,
-  seq       INTEGER NOT NULL,
-  attempts  INTEGER NOT NULL,
-  first     INTEGER NOT NULL,
-  due       INTEGER NOT NULL,
-  reason    TEXT NOT NULL,
-  PRIMARY KEY (forwarder, seq)
+  cursor   INTEGER NOT NULL,
+  seq      INTEGER NOT NULL,
+  key      TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  first    INTEGER NOT NULL,
+  due      INTEGER NOT NULL,
+  outage   INTEGER NOT NULL,                  -- microseconds that do not count towards giving up
+  replayed INTEGER NOT NULL,
+  size     INTEGER NOT NULL,
+  reason   TEXT NOT NULL,
+  PRIMARY KEY (cursor, seq)
 ) WITHOUT ROWID;
+CREATE INDEX retries_seq ON retries (seq);
+
+CREATE TABLE parked (
+  cursor INTEGER NOT NULL,
+  seq    INTEGER NOT NULL,
+  key    TEXT NOT NULL,
+  size   INTEGER NOT NULL,
+  PRIMARY KEY (cursor, seq)
+) WITHOUT ROWID;
+CREATE INDEX parked_seq ON parked (seq);
+
+CREATE TABLE requeued (
+  cursor   INTEGER NOT NULL,
+  seq      INTEGER NOT NULL,
+  replayed INTEGER NOT NULL,                  -- 1: a person wanted it
+  size     INTEGER NOT NULL,
+  PRIMARY KEY (cursor, seq)
+) WITHOUT ROWID;
+CREATE INDEX requeued_seq ON requeued (seq);
 
 CREATE TABLE dead_letters (
   number    INTEGER PRIMARY KEY AUTOINCREMENT,
-  forwarder TEXT NOT NULL,                    -- empty: the source's own, the body could not be read
+  cursor    INTEGER NOT NULL,                 -- 0: the source's own, the body could not be read
   source    TEXT NOT NULL,
   seq       INTEGER NOT NULL,                 -- the event; 0 where the body is kept here
   id        TEXT NOT NULL,
@@ -67,10 +100,12 @@ CREATE TABLE dead_letters (
   attempts  INTEGER NOT NULL,
   first     INTEGER NOT NULL,
   last      INTEGER NOT NULL,
+  size      INTEGER NOT NULL,                 -- of the event that it keeps
   body      BLOB
 );
-CREATE INDEX dead_letters_forwarder ON dead_letters (forwarder, number);
-CREATE UNIQUE INDEX dead_letters_event ON dead_letters (forwarder, seq) WHERE seq > 0;
+CREATE INDEX dead_letters_cursor ON dead_letters (cursor, number);
+CREATE INDEX dead_letters_seq ON dead_letters (seq) WHERE seq > 0;
+CREATE UNIQUE INDEX dead_letters_event ON dead_letters (cursor, seq) WHERE seq > 0;
 `
 
 // migrate makes an empty file a journal, and refuses what it cannot read.

@@ -19,16 +19,22 @@ type store struct {
 	write   *sql.Conn // used by the writer goroutine only
 	read    *sql.DB
 
-	begin, commit, rollback  *sql.Stmt
-	insertID, insertEvent    *sql.Stmt
-	upsertCursor             *sql.Stmt
-	upsertRetry, deleteRetry *sql.Stmt
-	insertDead               *sql.Stmt
-	selectAfter, selectOne   *sql.Stmt // on read
-	statements               []*sql.Stmt
+	begin, commit, rollback            *sql.Stmt
+	insertID, insertEvent              *sql.Stmt
+	updateCursor                       *sql.Stmt
+	upsertRetry, deleteRetry           *sql.Stmt
+	insertParked, deleteParked         *sql.Stmt
+	insertRequeue, deleteRequeue       *sql.Stmt
+	insertDead, updateDead, deleteDead *sql.Stmt
+
+	// On read.
+	selectAfter, selectOne         *sql.Stmt
+	selectRequeued, selectReceived *sql.Stmt
+
+	statements []*sql.Stmt
 }
 
-const eventColumns = "seq, source, id, type, subject, time, received, entity, extra, body, checksum"
+const eventColumns = "seq, source, id, type, subject, time, received, entity, extra, body, total, checksum"
 
 // dsn carries the settings that make up the guarantee of the package. The page
 // caches are small because the operating system has one, too.
@@ -81,14 +87,21 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.commit, "COMMIT"},
 		{&s.rollback, "ROLLBACK"},
 		{&s.insertID, "INSERT INTO ids (seq, hash, seen) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"},
-		{&s.insertEvent, "INSERT INTO events (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?)"},
-		{&s.upsertCursor, "INSERT INTO cursors (forwarder, watermark, settled, updated) VALUES (?,?,?,?) " +
-			"ON CONFLICT (forwarder) DO UPDATE SET watermark=excluded.watermark, settled=excluded.settled, updated=excluded.updated"},
-		{&s.upsertRetry, "INSERT INTO retries (forwarder, seq, attempts, first, due, reason) VALUES (?,?,?,?,?,?) " +
-			"ON CONFLICT (forwarder, seq) DO UPDATE SET attempts=excluded.attempts, due=excluded.due, reason=excluded.reason"},
-		{&s.deleteRetry, "DELETE FROM retries WHERE forwarder=? AND seq=?"},
-		{&s.insertDead, "INSERT INTO dead_letters (forwarder, source, seq, id, type, reason, answer, attempts, first, last, body) VALUES (?,?,?,?,?,?,?,?,?,?,?) " +
-			"ON CONFLICT (forwarder, seq) WHERE seq > 0 DO UPDATE SET reason=excluded.reason, answer=excluded.answer, attempts=excluded.attempts, last=excluded.last"},
+		{&s.insertEvent, "INSERT INTO events (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"},
+		{&s.updateCursor, "UPDATE cursors SET watermark=?, settled=?, updated=? WHERE id=?"},
+		{&s.upsertRetry, "INSERT INTO retries (cursor, seq, key, attempts, first, due, outage, replayed, size, reason) VALUES (?,?,?,?,?,?,?,?,?,?) " +
+			"ON CONFLICT (cursor, seq) DO UPDATE SET key=excluded.key, attempts=excluded.attempts, first=excluded.first, due=excluded.due, outage=excluded.outage, reason=excluded.reason"},
+		{&s.deleteRetry, "DELETE FROM retries WHERE cursor=? AND seq=?"},
+		{&s.insertParked, "INSERT INTO parked (cursor, seq, key, size) VALUES (?,?,?,?) ON CONFLICT (cursor, seq) DO UPDATE SET key=excluded.key"},
+		{&s.deleteParked, "DELETE FROM parked WHERE cursor=? AND seq=?"},
+		{&s.insertRequeue, "INSERT INTO requeued (cursor, seq, replayed, size) SELECT ?1, ?2, ?3, ?4 " +
+			"WHERE NOT EXISTS (SELECT 1 FROM retries WHERE cursor=?1 AND seq=?2) AND NOT EXISTS (SELECT 1 FROM parked WHERE cursor=?1 AND seq=?2) " +
+			"ON CONFLICT (cursor, seq) DO NOTHING"},
+		{&s.deleteRequeue, "DELETE FROM requeued WHERE cursor=? AND seq=?"},
+		{&s.insertDead, "INSERT INTO dead_letters (cursor, source, seq, id, type, reason, answer, attempts, first, last, size, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) " +
+			"ON CONFLICT (cursor, seq) WHERE seq > 0 DO NOTHING"},
+		{&s.deleteDead, "DELETE FROM dead_letters WHERE number=?"},
+		{&s.updateDead, "UPDATE dead_letters SET reason=?, answer=?, attempts=?, last=? WHERE cursor=? AND seq=?"},
 	}
 	for _, p := range writing {
 		stmt, err := s.write.PrepareContext(ctx, p.sql)
@@ -103,6 +116,8 @@ func (s *store) prepare(ctx context.Context) error {
 	}{
 		{&s.selectAfter, "SELECT " + eventColumns + " FROM events WHERE seq > ? ORDER BY seq LIMIT ?"},
 		{&s.selectOne, "SELECT " + eventColumns + " FROM events WHERE seq = ?"},
+		{&s.selectReceived, "SELECT seq, received FROM events WHERE seq >= ? ORDER BY seq LIMIT 1"},
+		{&s.selectRequeued, "SELECT seq, replayed, size FROM requeued WHERE cursor = ? AND seq > ? ORDER BY seq"},
 	}
 	for _, p := range reading {
 		stmt, err := s.read.PrepareContext(ctx, p.sql)

@@ -1,6 +1,9 @@
 package journal
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // WindowEvents is how far a lane may work past its watermark.
 const WindowEvents = 10_000
@@ -86,4 +89,24 @@ func (w *window) settledAbove() int64 {
 		n += bits.OnesCount64(word)
 	}
 	return int64(n)
+}
+
+// hand is what a lane has in its hands that it was given for the first time, by
+// number, with the sizes. All of it is within WindowEvents of the watermark.
+type hand struct {
+	sizes [windowBits]uint32 // 0: not in hand
+	bytes int64
+}
+
+func (h *hand) take(seq, size int64) {
+	h.sizes[uint64(seq)%windowBits] = uint32(min(max(size, 1), math.MaxUint32))
+	h.bytes += h.size(seq)
+}
+
+// size is 0 for an event that is not in hand.
+func (h *hand) size(seq int64) int64 { return int64(h.sizes[uint64(seq)%windowBits]) }
+
+func (h *hand) drop(seq int64) {
+	h.bytes -= h.size(seq)
+	h.sizes[uint64(seq)%windowBits] = 0
 }

@@ -25,8 +25,10 @@ type request struct {
 	row   *row
 	hash  []byte
 	event *sdk.Event
-	// Another change.
-	apply func(*store) error
+	// Another change; upkeep is true for the keeper's, arrival for one that
+	// is given up for others when there is no room.
+	apply           func(*store) error
+	upkeep, arrival bool
 
 	state atomic.Int32
 	done  chan error // buffered; receives once if the writer has taken it
@@ -76,9 +78,26 @@ func (j *Journal) enqueue(ctx context.Context, r *request) error {
 }
 
 // apply runs change in the writer's next transaction and returns when it is on
-// disk.
+// disk. When ctx ends before change has begun it never begins.
 func (j *Journal) apply(ctx context.Context, change func(*store) error) error {
-	return j.submit(ctx, &request{apply: change, done: make(chan error, 1)})
+	return j.submitChange(ctx, &request{apply: change})
+}
+
+// submitChange is apply for a request.
+func (j *Journal) submitChange(ctx context.Context, r *request) error {
+	r.done = make(chan error, 1)
+	if err := j.enqueue(ctx, r); err != nil {
+		return err
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+	}
+	if r.state.CompareAndSwap(requestQueued, requestWithdrawn) {
+		return fmt.Errorf("%w: %w", ErrNotPromised, ctx.Err())
+	}
+	return <-r.done
 }
 
 // runWriter is the goroutine that writes. It ends when the queue is closed and
@@ -137,37 +156,67 @@ func (w *writer) commit() {
 		return
 	}
 	began := time.Now()
-	head, err := w.transact()
-	if err == nil {
-		w.j.publish(w.group, head)
+	end, err := w.transact()
+	if isFull(err) {
+		w.j.outOfRoom()
+		w.dropArrivals(fmt.Errorf("%w: %s", ErrFull, noRoom))
+		end, err = w.transact()
+	}
+	switch {
+	case err == nil:
+		w.j.publish(w.group, end)
 		w.j.duplicates.Add(w.j.metrics.committed(w.group, time.Since(began)))
-	} else {
+	case isFull(err):
+		w.j.metrics.commitErrors.Inc()
+		w.j.log.Error("commit failed for want of room", "err", err)
+	default:
 		w.broken = true
 		w.j.metrics.commitErrors.Inc()
 		w.j.log.Error("commit failed, the journal is reopened before the next one", "err", err)
 	}
 	for i, r := range w.group {
-		r.done <- err
+		w.answer(r, err)
 		w.group[i] = nil
 	}
 }
 
-func (w *writer) transact() (head int64, err error) {
+func (w *writer) answer(r *request, err error) {
+	if !r.upkeep {
+		w.j.written.Add(1)
+	}
+	r.done <- err
+}
+
+// dropArrivals answers everything that came from outside and leaves the rest of
+// the group.
+func (w *writer) dropArrivals(err error) {
+	rest := w.group[:0]
+	for _, r := range w.group {
+		if r.arrival || r.apply == nil {
+			w.answer(r, err)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	w.group = rest
+}
+
+func (w *writer) transact() (end position, err error) {
 	if w.broken {
 		if err := w.j.reopen(); err != nil {
-			return 0, err
+			return end, err
 		}
 		w.broken = false
 	}
-	s, head := w.j.store, w.j.head.Load()
+	s, end := w.j.store, w.j.end()
 	if _, err := s.begin.Exec(); err != nil {
-		return 0, fmt.Errorf("begin: %w", err)
+		return end, fmt.Errorf("begin: %w", err)
 	}
 	for _, r := range w.group {
 		if r.apply != nil {
 			err = r.apply(s)
 		} else {
-			head, err = r.insert(s, head)
+			end, err = r.insert(s, end)
 		}
 		if err != nil {
 			break
@@ -175,47 +224,48 @@ func (w *writer) transact() (head int64, err error) {
 	}
 	if err == nil {
 		if _, err = s.commit.Exec(); err == nil {
-			return head, nil
+			return end, nil
 		}
 		err = fmt.Errorf("commit: %w", err)
 	}
 	if _, rollback := s.rollback.Exec(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
 		w.j.log.Debug("rollback after a failed commit", "err", rollback)
 	}
-	return 0, err
+	return end, err
 }
 
-// insert stores the request's event under the number after head, unless its id
-// is known, and returns the new head.
-func (r *request) insert(s *store, head int64) (int64, error) {
-	seq := head + 1
+// insert stores the request's event behind end, unless its id is known, and
+// returns the new end.
+func (r *request) insert(s *store, end position) (position, error) {
+	seq := end.seq + 1
 	result, err := s.insertID.Exec(seq, r.hash, r.row.received)
 	if err != nil {
-		return head, fmt.Errorf("remember id: %w", err)
+		return end, fmt.Errorf("remember id: %w", err)
 	}
 	if n, err := result.RowsAffected(); err != nil {
-		return head, fmt.Errorf("remember id: %w", err)
+		return end, fmt.Errorf("remember id: %w", err)
 	} else if n == 0 {
 		r.duplicate = true
-		return head, nil
+		return end, nil
 	}
 	e := r.row
-	e.seq = seq
-	_, err = s.insertEvent.Exec(seq, e.source, e.id, e.kind, e.subject, e.time, e.received, e.entity, e.extra, e.body, int64(e.checksum))
+	e.seq, e.total = seq, end.total+e.size()
+	_, err = s.insertEvent.Exec(seq, e.source, e.id, e.kind, e.subject, e.time, e.received, e.entity, e.extra, e.body, e.total, int64(e.checksum))
 	if err != nil {
-		return head, fmt.Errorf("insert event: %w", err)
+		return end, fmt.Errorf("insert event: %w", err)
 	}
 	r.seq = seq
-	return seq, nil
+	return position{seq, e.total}, nil
 }
 
 // publish makes committed events visible to the cursors.
-func (j *Journal) publish(group []*request, head int64) {
-	if head == j.head.Load() {
+func (j *Journal) publish(group []*request, end position) {
+	if end.seq == j.head.Load() {
 		return
 	}
 	j.tail.add(group)
-	j.head.Store(head)
+	j.total.Store(end.total)
+	j.head.Store(end.seq)
 	for _, c := range j.allCursors() {
 		c.wakeUp()
 	}
@@ -233,18 +283,19 @@ func (j *Journal) reopen() error {
 		return fmt.Errorf("reopen journal: %w", err)
 	}
 	// A commit that reported a failure may be on disk all the same.
-	head, err := lastSeq(context.Background(), next)
+	end, err := lastPosition(context.Background(), next)
 	if err != nil {
 		return errors.Join(fmt.Errorf("reopen journal: %w", err), next.close())
 	}
 	j.store = next
-	if head != j.head.Load() {
-		j.tail.reset(head)
-		j.head.Store(head)
+	if end.seq != j.head.Load() {
+		j.tail.reset(end.seq)
+		j.total.Store(max(end.total, j.total.Load()))
+		j.head.Store(end.seq)
 		for _, c := range j.allCursors() {
 			c.wakeUp()
 		}
 	}
-	j.log.Warn("journal reopened", "head", head)
+	j.log.Warn("journal reopened", "head", end.seq)
 	return nil
 }
