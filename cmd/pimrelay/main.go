@@ -51,7 +51,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newDemoCommand(), newSimulateCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newForwarderCommand(), newDeadLettersCommand(), newReplayCommand(),
+		newDemoCommand(), newSimulateCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

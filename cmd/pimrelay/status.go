@@ -92,9 +92,9 @@ func printStatus(out io.Writer, s admin.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", source.Name, source.Path, sub.Key, sub.Status, orDash(sub.ID), len(sub.Events))
 		}
 	}
-	fmt.Fprintln(w, "\nFORWARDER\tPLUGIN\tBACKLOG\tRETRYING\tDEAD LETTERS\tDELIVERED\tLAST DELIVERY\tSTATE")
+	fmt.Fprintln(w, "\nFORWARDER\tPLUGIN\tBACKLOG\tRETRYING\tPARKED\tIN FLIGHT\tDEAD LETTERS\tDELIVERED\tLAST DELIVERY\tSTATE")
 	for _, f := range s.Forwarders {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", f.Name, f.Plugin, f.Backlog, f.Retrying, f.DeadLetters, f.Delivered, ago(f.LastDelivered, now), forwarderState(f))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", f.Name, f.Plugin, f.Backlog, f.Retrying, f.Parked, f.InFlight, f.DeadLetters, f.Delivered, ago(f.LastDelivered, now), forwarderState(f))
 	}
 	if len(s.Warnings) > 0 {
 		fmt.Fprintln(w, "\nWARNING\tSINCE\t")
@@ -106,7 +106,12 @@ func printStatus(out io.Writer, s admin.Status, now time.Time) error {
 }
 
 func forwarderState(f admin.Forwarder) string {
-	if f.Failing {
+	switch {
+	case f.Paused:
+		return "paused"
+	case f.Breaker != "closed":
+		return "breaker " + f.Breaker + ": " + f.BreakerReason
+	case f.Failing:
 		return "failing: " + f.LastError
 	}
 	return "ok"

@@ -162,6 +162,26 @@ func running(t *testing.T, dir string, before int) int {
 	}
 }
 
+// delivered waits until the relay on dir has forwarded everything.
+func delivered(t *testing.T, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := admin.NewClient(filepath.Join(dir, "data")).Status(ctx)
+		if err == nil && status.Forwarders[0].Backlog == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("still not delivered: %+v, %v", status.Forwarders, err)
+		}
+	}
+}
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -191,6 +211,7 @@ func TestTakeover(t *testing.T) {
 	}
 	l.flow()
 	l.stop()
+	delivered(t, dir)
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +259,7 @@ func TestSocketActivation(t *testing.T) {
 	}
 	l.flow()
 	l.stop()
+	delivered(t, dir)
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
