@@ -52,7 +52,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		},
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newForwarderCommand(), newDeadLettersCommand(), newReplayCommand(),
-		newDemoCommand(), newSimulateCommand(), newVersionCommand())
+		newDemoCommand(), newSimulateCommand(), newBenchCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
