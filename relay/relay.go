@@ -206,7 +206,7 @@ func (r *Relay) openSignals() ([]part, error) {
 		return nil, err
 	}
 	server := admin.Server{Daemon: r, Logger: r.Logger}
-	parts := []part{{"admin socket", func(ctx context.Context) error { return server.Serve(ctx, socket) }}}
+	parts := []part{r.serve("admin socket", socket, server.Handler(), admin.Patience)}
 	if r.config().Telemetry.Address == "" {
 		return parts, nil
 	}
@@ -216,7 +216,7 @@ func (r *Relay) openSignals() ([]part, error) {
 	}
 	r.telemetry = listener.Addr().String()
 	telemetry := observe.Telemetry{Health: r.health, Warnings: r.lanes.warnings, Gatherer: r.registry, Logger: r.Logger}
-	return append(parts, part{"telemetry", func(ctx context.Context) error { return telemetry.Serve(ctx, listener) }}), nil
+	return append(parts, r.serve("telemetry", listener, telemetry.Handler(), time.Minute)), nil
 }
 
 // Status describes the daemon. It may be called as soon as Opened is closed.

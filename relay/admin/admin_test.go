@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,10 +36,9 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket is %v, %v; want mode 0600", info, err)
 	}
-	server := Server{Daemon: &daemon{status: want}, Logger: slog.New(slog.DiscardHandler)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- server.Serve(ctx, listener) }()
+	ctx := t.Context()
+	server := httptest.Server{Listener: listener, Config: &http.Server{Handler: (&Server{Daemon: &daemon{status: want}, Logger: slog.New(slog.DiscardHandler)}).Handler()}}
+	server.Start()
 	got, err := NewClient(dir).Status(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +55,7 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if _, err := NewClient(dir).Reload(ctx); err == nil || err.Error() != "line 5 is wrong" {
 		t.Errorf("failed reload: %v", err)
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	server.Close()
 	var notRunning *NotRunningError
 	if _, err := NewClient(dir).Status(context.Background()); !errors.As(err, &notRunning) || notRunning.Dir != dir {
 		t.Errorf("after the end: %v, want a NotRunningError", err)
@@ -131,16 +128,9 @@ func serve(t *testing.T, d Daemon) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := Server{Daemon: d, Logger: slog.New(slog.DiscardHandler)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- server.Serve(ctx, listener) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	server := httptest.Server{Listener: listener, Config: &http.Server{Handler: (&Server{Daemon: d, Logger: slog.New(slog.DiscardHandler)}).Handler()}}
+	server.Start()
+	t.Cleanup(server.Close)
 	return NewClient(dir)
 }
 

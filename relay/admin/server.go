@@ -27,9 +27,9 @@ const SocketName = "admin.sock"
 // Windows all take (104 on macOS, with its terminating zero).
 const socketPathBytes = 103
 
-// patience bounds what is asked of the daemon: a replay may go through the whole
+// Patience bounds an answer of the daemon: a replay may go through the whole
 // journal.
-const patience = 10 * time.Minute
+const Patience = 10 * time.Minute
 
 // CheckDir reports a data_dir whose path leaves no room for the socket's.
 func CheckDir(dir string) error {
@@ -83,33 +83,9 @@ func Listen(dir string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Serve answers until ctx ends; it closes the listener.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: patience, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
-	}
-	closed := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(closed)
-		// What is being answered gets a moment; the daemon is going down.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := server.Shutdown(grace); err != nil {
-			s.Logger.Debug("admin socket cut off", "err", errors.Join(err, server.Close()))
-		}
-	})
-	err := server.Serve(listener)
-	if !stop() {
-		<-closed
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("admin socket: %w", err)
-	}
-	return nil
-}
-
-func (s *Server) handler() http.Handler {
+// Handler answers the questions of a Client. It is served on Listen's socket, and
+// an answer may take Patience.
+func (s *Server) Handler() http.Handler {
 	d, mux := s.Daemon, http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, d.Status(), nil) })
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {

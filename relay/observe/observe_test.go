@@ -2,14 +2,12 @@ package observe
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,20 +78,11 @@ func TestTelemetry(t *testing.T) {
 	registry := NewRegistry("v1.2.3")
 	tele := &Telemetry{Health: NewHealth(registry), Gatherer: registry, Logger: slog.New(slog.DiscardHandler),
 		Warnings: func() []Warning { return []Warning{{Key: "lane", Message: "fails"}} }}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var served sync.WaitGroup
-	served.Go(func() {
-		if err := tele.Serve(ctx, listener); err != nil {
-			t.Error(err)
-		}
-	})
+	server := httptest.NewServer(tele.Handler())
+	defer server.Close()
 	get := func(path string) (int, string) {
 		t.Helper()
-		resp, err := http.Get("http://" + listener.Addr().String() + path)
+		resp, err := http.Get(server.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,6 +113,4 @@ func TestTelemetry(t *testing.T) {
 	if code, body := get("/readyz"); code != 200 || !strings.Contains(body, `"ready":true`) {
 		t.Errorf("ready: %d %q", code, body)
 	}
-	cancel()
-	served.Wait()
 }

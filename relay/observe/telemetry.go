@@ -1,12 +1,8 @@
 package observe
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -30,33 +26,8 @@ type readiness struct {
 	Warnings []Warning `json:"warnings"`
 }
 
-// Serve answers until ctx ends; it closes the listener.
-func (t *Telemetry) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler: t.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(t.Logger.Handler(), slog.LevelDebug),
-	}
-	closed := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(closed)
-		// What is being answered gets a moment; the daemon is going down.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := server.Shutdown(grace); err != nil {
-			t.Logger.Debug("telemetry cut off", "err", errors.Join(err, server.Close()))
-		}
-	})
-	err := server.Serve(listener)
-	if !stop() {
-		<-closed
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve probes and metrics: %w", err)
-	}
-	return nil
-}
-
-func (t *Telemetry) handler() http.Handler {
+// Handler answers the probes. An answer takes at most half a minute.
+func (t *Telemetry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /readyz", t.serveReady)
