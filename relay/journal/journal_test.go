@@ -18,9 +18,16 @@ import (
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
+// forEver keeps everything: the tests' events were received long ago.
+func forEver() Config {
+	c := Defaults()
+	c.Retention.Age, c.Dedupe.Age = 100*365*24*time.Hour, 100*365*24*time.Hour
+	return c
+}
+
 func open(t testing.TB, dir string) *Journal {
 	t.Helper()
-	j, err := Open(context.Background(), dir, Options{Logger: slog.New(slog.DiscardHandler)})
+	j, err := Open(context.Background(), dir, Options{Config: forEver(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

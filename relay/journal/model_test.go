@@ -90,7 +90,7 @@ func TestModel(t *testing.T) {
 }
 
 func (m *model) open() {
-	j, err := Open(context.Background(), m.dir, Options{Logger: slog.New(slog.DiscardHandler)})
+	j, err := Open(context.Background(), m.dir, Options{Config: forEver(), Logger: slog.New(slog.DiscardHandler)})
 	m.must(err)
 	m.j = j
 	for _, lane := range modelLanes {
