@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/pimrelay/pimrelay/relay/akeneo"
 	"github.com/pimrelay/pimrelay/relay/edge"
@@ -22,13 +24,21 @@ type acceptor struct {
 	health    *observe.Health
 	log       *slog.Logger
 	refused   *prometheus.CounterVec
+
+	// A stranger, or a full disk, must not fill the log.
+	forgedLogged, notStoredLogged *rate.Sometimes
 }
+
+// seldom is how often a fault that each delivery may show is logged; the metrics
+// count them all.
+const seldom = 10 * time.Second
 
 func newAcceptor(j *journal.Journal, health *observe.Health, log *slog.Logger, r prometheus.Registerer) *acceptor {
 	a := &acceptor{journal: j, health: health, log: log,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_relay_not_stored_total", Help: "Deliveries that were not stored as events, by reason.",
 		}, []string{"source", "reason"})}
+	a.forgedLogged, a.notStoredLogged = &rate.Sometimes{Interval: seldom}, &rate.Sometimes{Interval: seldom}
 	r.MustRegister(a.refused)
 	return a
 }
@@ -51,7 +61,7 @@ func (a *acceptor) Accept(ctx context.Context, d *edge.Delivery) edge.Answer {
 	default:
 		a.refused.WithLabelValues(d.Source, "signature").Inc()
 		a.health.Warn(signatureKey(d.Source), "signed deliveries that no secret of ours fits: the secret at the platform and the one here differ")
-		a.log.Warn("signature does not fit any secret", "source", d.Source, "err", err)
+		a.forgedLogged.Do(func() { a.log.Warn("signature does not fit any secret", "source", d.Source, "err", err) })
 		return edge.Unavailable
 	}
 	a.health.Clear(signatureKey(d.Source))
@@ -76,7 +86,7 @@ func (a *acceptor) keepUnreadable(ctx context.Context, d *edge.Delivery, cause *
 func (a *acceptor) notStored(source string, err error) edge.Answer {
 	a.refused.WithLabelValues(source, "journal").Inc()
 	a.health.Warn(journalKey, "events cannot be stored, deliveries are answered 429: "+err.Error())
-	a.log.Error("event not stored", "source", source, "err", err)
+	a.notStoredLogged.Do(func() { a.log.Error("event not stored", "source", source, "err", err) })
 	return edge.Unavailable
 }
 

@@ -215,7 +215,7 @@ func (r *Relay) openSignals() ([]part, error) {
 		return nil, errors.Join(fmt.Errorf("open telemetry.address: %w", err), socket.Close())
 	}
 	r.telemetry = listener.Addr().String()
-	telemetry := observe.Telemetry{Health: r.health, Warnings: r.lanes.warnings, Gatherer: r.registry, Logger: r.Logger}
+	telemetry := observe.Telemetry{Health: r.health, Warnings: r.warnings, Gatherer: r.registry, Logger: r.Logger}
 	return append(parts, r.serve("telemetry", listener, telemetry.Handler(), time.Minute)), nil
 }
 
@@ -235,10 +235,15 @@ func (r *Relay) Status() admin.Status {
 	for _, l := range r.lanes.list() {
 		s.Forwarders = append(s.Forwarders, forwarderStatus(l.Status()))
 	}
-	for _, w := range append(r.health.Warnings(), r.lanes.warnings()...) {
+	for _, w := range append(r.health.Warnings(), r.warnings()...) {
 		s.Warnings = append(s.Warnings, admin.Warning{Key: w.Key, Message: w.Message, Since: w.Since})
 	}
 	return s
+}
+
+// warnings are what sources and lanes have to complain of at the moment.
+func (r *Relay) warnings() []observe.Warning {
+	return append(r.sources.warnings(), r.lanes.warnings()...)
 }
 
 func forwarderStatus(l dispatch.Status) admin.Forwarder {

@@ -489,6 +489,38 @@ func TestStatusAndTelemetry(t *testing.T) {
 	}
 }
 
+// A platform that cannot be reached delays the subscription, not the daemon, and
+// shows as a warning.
+func TestUnreachablePlatform(t *testing.T) {
+	t.Parallel()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	pim := "http://" + gone.Addr().String()
+	d := start(t, t.TempDir(), strings.NewReplacer("{pim}", pim).Replace(`
+data_dir: {dir}/data
+listen: {address: "{address}", public_url: "http://{address}", tls: {mode: "off"}}
+sources:
+  catalog:
+    pim: {url: "{pim}", client_id: a, client_secret: b, username: c, password: d}
+    platform_url: "{pim}"
+    subscriber: {name: test, technical_email: ops@example.com}
+    subscriptions: {all: {events: [com.akeneo.pim.v1.product.*]}}
+telemetry: {address: ""}
+forwarders:
+  archive: {plugin: file, config: {path: "{dir}/events.jsonl"}}
+`))
+	eventually(t, "a warning", func() bool {
+		w := d.Status().Warnings
+		return len(w) == 1 && w[0].Key == "sources.catalog" && strings.Contains(w[0].Message, "connection refused")
+	})
+	if got := d.post("/hooks/catalog", cloudEvent("1"), http.Header{}); got != 401 {
+		t.Errorf("the door answers %d", got)
+	}
+}
+
 // A second relay on the same directory is refused, and says why.
 func TestOneRelayPerDataDir(t *testing.T) {
 	t.Parallel()

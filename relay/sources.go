@@ -17,6 +17,7 @@ import (
 	"github.com/pimrelay/pimrelay/relay/admin"
 	"github.com/pimrelay/pimrelay/relay/akeneo"
 	"github.com/pimrelay/pimrelay/relay/edge"
+	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/relay/subscription"
 	"github.com/pimrelay/pimrelay/sdk"
 )
@@ -140,6 +141,27 @@ func (s *sources) nextRetirement() (at time.Time, ok bool) {
 		}
 	}
 	return at, ok
+}
+
+// warnings are what stands in the way of the subscriptions at the moment.
+func (s *sources) warnings() []observe.Warning {
+	var all []observe.Warning
+	for _, src := range s.list() {
+		if src.keeper == nil {
+			continue
+		}
+		for _, status := range src.keeper.Status() {
+			if status.Err != "" {
+				all = append(all, observe.Warning{Key: "sources." + src.name, Message: status.Err, Since: status.Since.UTC()})
+			}
+			for _, sub := range status.Subscriptions {
+				if sub.Err != "" {
+					all = append(all, observe.Warning{Key: "sources." + src.name + ".subscriptions." + sub.Key, Message: sub.Err, Since: sub.Since.UTC()})
+				}
+			}
+		}
+	}
+	return all
 }
 
 // openSources makes the sources. Secrets are known, and on disk, before the door

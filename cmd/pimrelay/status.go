@@ -89,7 +89,7 @@ func printStatus(out io.Writer, s admin.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%s\t(by hand)\t-\t-\t-\n", source.Name, source.Path)
 		}
 		for _, sub := range source.Subscriptions {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", source.Name, source.Path, sub.Key, sub.Status, orDash(sub.ID), len(sub.Events))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", source.Name, source.Path, sub.Key, orDash(sub.Status), orDash(sub.ID), len(sub.Events))
 		}
 	}
 	fmt.Fprintln(w, "\nFORWARDER\tPLUGIN\tBACKLOG\tRETRYING\tPARKED\tIN FLIGHT\tDEAD LETTERS\tDELIVERED\tLAST DELIVERY\tSTATE")
