@@ -241,7 +241,8 @@ func (r *Relay) Status() admin.Status {
 	return s
 }
 
-// warnings are what sources and lanes have to complain of at the moment.
+// warnings are what sources, lanes and journal have to complain of at the
+// moment.
 func (r *Relay) warnings() []observe.Warning {
 	return append(r.sources.warnings(), r.lanes.warnings()...)
 }

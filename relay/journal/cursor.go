@@ -220,19 +220,19 @@ func (c *Cursor) readRequeued(ctx context.Context, limit int) ([]*item, error) {
 	var items []*item
 	rows, err := c.j.store.selectRequeued.QueryContext(ctx, c.id, c.waiting.requeuedRead)
 	if err != nil {
-		return nil, fmt.Errorf("read requeued events of forwarder %q: %w", c.name, err)
+		return nil, fmt.Errorf("read requeued events of forwarder %q: %w", c.name, c.j.watch(err))
 	}
 	defer rows.Close()
 	for len(items) < limit && rows.Next() {
 		i := &item{from: requeuedTable}
 		if err := rows.Scan(&i.seq, &i.replayed, &i.size); err != nil {
-			return nil, fmt.Errorf("read requeued events of forwarder %q: %w", c.name, err)
+			return nil, fmt.Errorf("read requeued events of forwarder %q: %w", c.name, c.j.watch(err))
 		}
 		if _, out := c.waiting.out[i.seq]; !out && !c.dirty.touches(i.seq) && !c.writing.touches(i.seq) {
 			items = append(items, i)
 		}
 	}
-	return items, rows.Err()
+	return items, c.j.watch(rows.Err())
 }
 
 // nextNew hands out events up to the number upTo that the forwarder has not had

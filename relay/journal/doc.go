@@ -56,6 +56,38 @@
 // full, [Journal.Append] returns [ErrFull]. A reserve file of 64 MiB is given up
 // on a full disk, so that settlements can still be written.
 //
+// # Damage
+//
+// An event whose content has changed on disk is handed out as damaged, and
+// becomes a dead letter; nothing else happens. A database that SQLite cannot
+// read is another matter. Open looks at the schema and at the ends of every
+// table. If it finds damage, it renames the database with its log to
+// journal.db.damaged-<time> and begins a fresh one at once, with the forwarders
+// at its beginning and with numbers above all that were given before: the file
+// "sequence" reserves them, 1,000,000 at a time, before an event is
+// acknowledged. A file of another program or of a newer format is an error and
+// stays where it is.
+//
+// Damage that only shows at work does not stop the journal: what touches it
+// fails, the door's answer to an append included, and everything else goes on.
+// [Journal.Damage] says so, the file "journal.damage" notes it, and the next
+// Open sets the database aside. The forwarders' places in memory belong to the
+// database, so this is not done without a restart.
+//
+// When the forwarders are known ([Journal.Keep]), what can be read of the
+// damaged file comes back in the background, in steps that the writer runs
+// between appends: ids first, then events under their old numbers, what waits,
+// and dead letters. How far it came is written with each step, so a restart goes
+// on there. An event is due again for exactly the forwarders that had not
+// settled it, beside the new events and without an order among the two; for a
+// forwarder whose place is lost, all of them are. Retries become due at once and
+// lose their count of attempts. Of an event that cannot be read but whose id can,
+// a damaged dead letter remains. If rows of retries or of parked events are lost,
+// and their index with them, those events are not delivered again: replay them.
+// What arrives again before its id has come back is stored as new. Nothing is
+// deleted meanwhile; at the end the file is kept, with .salvaged added to its
+// name. [Check] and [Repair] do the same without a relay.
+//
 // # Settings
 //
 // Checkpoints run in the writer after 2,000 pages of the log (8 MiB). Readers

@@ -13,6 +13,7 @@ import (
 // comes back, then what it was to get becomes dead letters and its place is
 // forgotten. Call it after the cursors have been opened.
 func (j *Journal) Keep(ctx context.Context, forwarders []string) error {
+	defer j.keeping.Do(func() { close(j.kept) })
 	j.creating.Lock()
 	defer j.creating.Unlock()
 	now, head := time.UnixMicro(time.Now().UnixMicro()), j.head.Load()

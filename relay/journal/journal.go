@@ -40,6 +40,9 @@ type Options struct {
 	Config     Config
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+
+	// salvageOnly is true where the limits are unknown: nothing is deleted.
+	salvageOnly bool
 }
 
 // Receipt says what became of an appended event.
@@ -72,6 +75,9 @@ type Journal struct {
 	written    atomic.Int64          // requests, but for the keeper's
 	refusal    atomic.Pointer[error] // why events are refused, or nil
 	noRoom     atomic.Bool           // the disk is full and the reserve given up
+	reserved   int64                 // a fresh journal would start above it; the writer's
+	damage     atomic.Pointer[string]
+	damageSeen atomic.Bool // damage was met at work
 	tail       tail
 
 	creating sync.Mutex // held while a cursor is made
@@ -86,6 +92,14 @@ type Journal struct {
 	hurry   chan struct{}      // wakes the settler before its time
 	settled sync.WaitGroup     // of the settler and the keeper
 	stop    chan struct{}
+
+	salvageOnly bool
+
+	salvaging atomic.Bool   // a damaged file is being salvaged: nothing is deleted
+	keeping   sync.Once     // closes kept
+	kept      chan struct{} // closed when the forwarders are known
+	salvaged  chan struct{} // closed when the salvage has ended
+	results   []Salvage     // of the salvage, when it has ended
 }
 
 // queueLength bounds the requests that wait for the writer; beyond it Append
@@ -93,7 +107,9 @@ type Journal struct {
 const queueLength = 1024
 
 // Open opens the journal in dir, which it makes if need be (0700), and locks
-// dir: one process at a time, or a *LockedError.
+// dir: one process at a time, or a *LockedError. A database that is damaged is
+// set aside for a fresh one, see Damage; what can be read of it comes back in
+// the background after the first call of Keep.
 func Open(ctx context.Context, dir string, opt Options) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data_dir: %w", err)
@@ -106,34 +122,78 @@ func Open(ctx context.Context, dir string, opt Options) (*Journal, error) {
 		return nil, &LockedError{Dir: dir}
 	}
 	j := &Journal{
-		path: filepath.Join(dir, FileName), lock: lock, log: opt.Logger, metrics: newMetrics(opt.Registerer), config: opt.Config,
+		path: filepath.Join(dir, FileName), lock: lock, log: opt.Logger, metrics: newMetrics(opt.Registerer), config: opt.Config, salvageOnly: opt.salvageOnly,
 		queue: make(chan *request, queueLength), done: make(chan struct{}),
-		cursors: make(map[string]*Cursor), dead: make(map[int64]tally), hurry: make(chan struct{}, 1), stop: make(chan struct{}),
+		hurry: make(chan struct{}, 1), stop: make(chan struct{}), kept: make(chan struct{}), salvaged: make(chan struct{}),
 	}
 	if j.config == (Config{}) {
 		j.config = Defaults()
 	}
-	if err := j.start(ctx); err != nil {
+	err := j.setAside()
+	if err == nil {
+		err = j.start(ctx)
+	}
+	if isDamage(err) {
+		if err = mark(j.path, err); err == nil {
+			err = j.setAside()
+		}
+		if err == nil {
+			err = j.start(ctx)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", j.path, err), lock.Unlock())
 	}
 	return j, nil
 }
 
 func (j *Journal) start(ctx context.Context) (err error) {
+	j.cursors, j.dead = make(map[string]*Cursor), make(map[int64]tally)
+	if j.reserved, err = readSequence(filepath.Dir(j.path)); err != nil {
+		return err
+	}
 	if j.store, err = openStore(ctx, j.path); err != nil {
 		return err
 	}
 	if err := os.Chmod(j.path, 0o600); err != nil {
 		return errors.Join(err, j.store.close())
 	}
-	if err := j.load(ctx); err != nil {
+	files, err := wrecks(j.path)
+	for _, file := range files {
+		if err := mendFirstPage(ctx, file); err != nil {
+			j.log.Error("less can be salvaged than is there", "err", err)
+		}
+		if err == nil {
+			err = j.store.adopt(ctx, file)
+		}
+	}
+	if err == nil {
+		err = j.load(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, j.store.close())
 	}
+	j.salvaging.Store(len(files) > 0)
 	go j.runWriter()
 	keeping, cancel := context.WithCancel(context.Background())
 	j.settled.Add(2)
-	go j.runKeeper(keeping)
+	if !j.salvageOnly {
+		j.settled.Add(1)
+		go j.runKeeper(keeping)
+	}
+	go j.runSalvage(keeping, files)
 	go j.runSettler(cancel)
+	return nil
+}
+
+// setAside sets the database aside if that is to be done, and says so.
+func (j *Journal) setAside() error {
+	reason, err := setAside(j.path)
+	if err != nil || reason == "" {
+		return err
+	}
+	j.tellDamage(fmt.Sprintf("the journal's file is damaged (%s): it was set aside, and what can be read of it is being salvaged", reason))
+	j.log.Error("the journal is damaged, its file is set aside and a fresh one takes its place", "err", reason)
 	return nil
 }
 

@@ -70,7 +70,7 @@ func (j *Journal) runKeeper(ctx context.Context) {
 				continue
 			}
 			k.written, k.last = written, now
-			if err := k.round(ctx, now); err != nil && ctx.Err() == nil {
+			if err := j.watch(k.round(ctx, now)); err != nil && ctx.Err() == nil {
 				j.log.Error("looking after the journal's limits failed, it is tried again", "err", err)
 			}
 		}
@@ -163,6 +163,9 @@ const needed = `(EXISTS (SELECT 1 FROM retries r WHERE r.seq = events.seq) OR EX
 func (k *keeper) retain(ctx context.Context, now time.Time) error {
 	if now.Sub(k.sweptAt) >= keepIdle { // what was needed then may be free now
 		k.swept, k.sweptAt = 0, now
+	}
+	if k.j.salvaging.Load() { // what is needed is not all known yet
+		return nil
 	}
 	limits := k.j.config.Retention
 	old := now.Add(-limits.Age).UnixMicro()

@@ -20,20 +20,20 @@ func (j *Journal) after(ctx context.Context, seq int64, limit int) ([]Entry, err
 	defer j.opening.RUnlock()
 	rows, err := j.store.selectAfter.QueryContext(ctx, seq, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read events after %d: %w", seq, err)
+		return nil, fmt.Errorf("read events after %d: %w", seq, j.watch(err))
 	}
 	defer rows.Close()
 	var entries []Entry
 	for size := 0; size < readBytes && rows.Next(); {
 		entry, err := scanEntry(rows)
 		if err != nil {
-			return nil, fmt.Errorf("read events after %d: %w", seq, err)
+			return nil, fmt.Errorf("read events after %d: %w", seq, j.watch(err))
 		}
 		size += len(entry.Event.Body)
 		entries = append(entries, entry)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read events after %d: %w", seq, err)
+		return nil, fmt.Errorf("read events after %d: %w", seq, j.watch(err))
 	}
 	return entries, nil
 }
@@ -48,7 +48,7 @@ func (j *Journal) one(ctx context.Context, seq int64) (Entry, error) {
 		return Entry{Seq: seq, Damaged: &DamagedError{Seq: seq}}, nil
 	}
 	if err != nil {
-		return Entry{}, fmt.Errorf("read event %d: %w", seq, err)
+		return Entry{}, fmt.Errorf("read event %d: %w", seq, j.watch(err))
 	}
 	return entry, nil
 }

@@ -108,8 +108,9 @@ CREATE INDEX dead_letters_seq ON dead_letters (seq) WHERE seq > 0;
 CREATE UNIQUE INDEX dead_letters_event ON dead_letters (cursor, seq) WHERE seq > 0;
 `
 
-// migrate makes an empty file a journal, and refuses what it cannot read.
-func migrate(ctx context.Context, conn *sql.Conn) error {
+// migrate makes an empty file a journal, whose numbers start above start, and
+// refuses what it cannot read.
+func migrate(ctx context.Context, conn *sql.Conn, start int64) error {
 	var app, version int
 	if err := conn.QueryRowContext(ctx, "PRAGMA application_id").Scan(&app); err != nil {
 		return err
@@ -119,7 +120,8 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 	}
 	switch {
 	case app == 0 && version == 0:
-		create := fmt.Sprintf("BEGIN IMMEDIATE;%s;PRAGMA application_id=%d;PRAGMA user_version=%d;COMMIT", schema, applicationID, schemaVersion)
+		create := fmt.Sprintf("BEGIN IMMEDIATE;%s;INSERT INTO sqlite_sequence (name, seq) VALUES ('events', %d);PRAGMA application_id=%d;PRAGMA user_version=%d;COMMIT",
+			schema, start, applicationID, schemaVersion)
 		_, err := conn.ExecContext(ctx, create)
 		return err
 	case app != applicationID:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	_ "modernc.org/sqlite" // the driver "sqlite", pure Go
@@ -66,7 +67,14 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 	if !strings.EqualFold(mode, "wal") {
 		return s, fmt.Errorf("journal mode is %q and must be wal: is data_dir on a network file system?", mode)
 	}
-	if err := migrate(ctx, s.write); err != nil {
+	start, err := readSequence(filepath.Dir(path))
+	if err != nil {
+		return s, err
+	}
+	if err := migrate(ctx, s.write, start); err != nil {
+		return s, err
+	}
+	if err := s.inspect(ctx); err != nil {
 		return s, err
 	}
 	s.read, err = sql.Open("sqlite", dsn(path, "busy_timeout(5000)", "query_only(1)", "cache_size(-1024)", "temp_store(MEMORY)"))

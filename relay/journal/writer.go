@@ -171,6 +171,7 @@ func (w *writer) commit() {
 		w.j.log.Error("commit failed for want of room", "err", err)
 	default:
 		w.broken = true
+		err = w.j.watch(err)
 		w.j.metrics.commitErrors.Inc()
 		w.j.log.Error("commit failed, the journal is reopened before the next one", "err", err)
 	}
@@ -221,6 +222,9 @@ func (w *writer) transact() (end position, err error) {
 		if err != nil {
 			break
 		}
+	}
+	if err == nil {
+		err = w.j.reserveNumbers(end.seq)
 	}
 	if err == nil {
 		if _, err = s.commit.Exec(); err == nil {

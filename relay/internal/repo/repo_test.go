@@ -73,7 +73,7 @@ var imports = map[string][]string{
 		"relay/journal", "relay/dispatch", "sdk"},
 	"relay/internal/repo": nil,
 	"plugins":             {"plugins", "sdk"},
-	"cmd":                 {"relay", "relay/admin", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
+	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
