@@ -46,7 +46,7 @@ func newJournalCheckCommand() *cobra.Command {
 				return err
 			}
 			if len(report.Problems) > 0 {
-				return fmt.Errorf("the journal is damaged (%s): 'pimrelay journal repair' salvages what can be read, and so does the relay's next start", counted(len(report.Problems), "problem"))
+				return fmt.Errorf("the journal is damaged (%s): 'pimrelay journal repair' salvages what can be read", counted(len(report.Problems), "problem"))
 			}
 			return nil
 		},
