@@ -40,10 +40,32 @@ func (s *lanes) add(name string, l *lane) {
 	l.setPaused(s.paused[name])
 }
 
-func (s *lanes) setPaused(name string, paused bool) {
+// setPaused pauses or resumes the lane of that name, and reports whether there
+// is one.
+func (s *lanes) setPaused(name string, paused bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.paused[name] = paused
+	l, ok := s.all[name]
+	if ok {
+		s.paused[name] = paused
+		l.setPaused(paused)
+	}
+	return ok
+}
+
+// forget ends the memory of a forwarder that has left the configuration.
+func (s *lanes) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.paused, name)
+}
+
+// renamed removes the lane and leaves its pause to its successor.
+func (s *lanes) renamed(old, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, old)
+	s.paused[name] = s.paused[old]
 }
 
 func (l *lane) setPaused(paused bool) {
@@ -176,7 +198,7 @@ func closeForwarder(f sdk.Forwarder) error {
 // holdLanes stops all lanes when ctx ends.
 func (r *Relay) holdLanes(ctx context.Context) error {
 	<-ctx.Done()
-	r.reloading.Lock() // a reload under way ends first, and none follows
+	r.reloading <- struct{}{} // a reload under way ends first, and none follows
 	return r.stopLanes()
 }
 

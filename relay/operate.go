@@ -17,12 +17,9 @@ import (
 // PauseForwarder makes a forwarder's lane stand still, or go on. A reload keeps
 // it so; a restart of the daemon ends the pause.
 func (r *Relay) PauseForwarder(name string, paused bool) error {
-	l, ok := r.lanes.get(name)
-	if !ok {
+	if !r.lanes.setPaused(name, paused) {
 		return r.unknownForwarder(name)
 	}
-	r.lanes.setPaused(name, paused)
-	l.setPaused(paused)
 	r.Logger.Info("forwarder paused or resumed", "forwarder", name, "paused", paused)
 	return nil
 }

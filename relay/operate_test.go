@@ -111,12 +111,21 @@ func TestRenamedForwarder(t *testing.T) {
 		d.post("/hooks/catalog", cloudEvent(id), signed(cloudEvent(id)))
 	}
 	<-s.arrived
+	if err := d.PauseForwarder("old", true); err != nil {
+		t.Fatal(err)
+	}
 	d.write(lane("new", ", renamed_from: old"))
 	changes, err := d.Reload(t.Context())
 	if err != nil || len(changes) != 2 {
 		t.Fatalf("%v, %v", changes, err)
 	}
 	s.set(200)
+	if f := d.Status().Forwarders; len(f) != 1 || !f[0].Paused || f[0].Backlog != 3 {
+		t.Errorf("the pause did not come along: %+v", f)
+	}
+	if err := d.PauseForwarder("new", false); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "all arrive", func() bool { return len(s.got()) == 3 })
 	if f := d.Status().Forwarders; len(f) != 1 || f[0].Name != "new" {
 		t.Errorf("forwarders %+v", f)

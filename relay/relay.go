@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/pimrelay/pimrelay/relay/admin"
 	"github.com/pimrelay/pimrelay/relay/akeneo"
+	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/edge"
 	"github.com/pimrelay/pimrelay/relay/journal"
@@ -62,7 +62,7 @@ type Relay struct {
 	address   string // of the door
 	telemetry string // address
 
-	reloading sync.Mutex             // held by a reload, and by the shutdown for good
+	reloading chan struct{}          // has an element during a reload, and from the shutdown on
 	current   atomic.Pointer[Config] // replaced by a reload only, which holds reloading
 	reloaded  chan struct{}          // receives after a reload
 	loaded    [sha256.Size]byte      // of the configuration file when the daemon was made
@@ -76,7 +76,7 @@ func New(cfg *Config, opt Options) *Relay {
 	registry := observe.NewRegistry(opt.Version)
 	r := &Relay{
 		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry),
-		started: time.Now().UTC(), opened: make(chan struct{}), reloaded: make(chan struct{}, 1),
+		started: time.Now().UTC(), opened: make(chan struct{}), reloading: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
 		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane), paused: make(map[string]bool)},
 	}
 	r.current.Store(cfg)
@@ -88,6 +88,18 @@ func New(cfg *Config, opt Options) *Relay {
 
 // config is the configuration of the moment. Nobody changes it.
 func (r *Relay) config() *Config { return r.current.Load() }
+
+// Preflight checks what the configuration from file refers to on this machine:
+// the certificate and its key. The error is config.Problems.
+func Preflight(file string, cfg *Config) error {
+	if cfg.Listen.TLS.Mode != "files" {
+		return nil
+	}
+	if _, err := edge.LoadTLS(cfg.Listen.TLS.Certificate, cfg.Listen.TLS.Key); err != nil {
+		return config.Problems{{File: file, Path: "listen.tls", Message: err.Error()}}
+	}
+	return nil
+}
 
 // Opened is closed when the door is open: every event acknowledged from then on
 // is in the journal and before every forwarder.
@@ -211,6 +223,12 @@ func (r *Relay) openSignals() ([]part, error) {
 		return parts, nil
 	}
 	listener, err := net.Listen("tcp", r.config().Telemetry.Address)
+	if err != nil && r.Takeover {
+		// The predecessor has gone: a door without telemetry is better than none.
+		r.health.Warn("telemetry", "telemetry.address cannot be opened, probes and metrics are off: "+err.Error())
+		r.Logger.Error("telemetry.address not opened, probes and metrics are off", "err", err)
+		return parts, nil
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open telemetry.address: %w", err), socket.Close())
 	}

@@ -50,10 +50,12 @@ func (r *Relay) reload(ctx context.Context) ([]string, error) {
 	default:
 		return nil, errors.New("the daemon is still starting")
 	}
-	if !r.reloading.TryLock() {
-		return nil, errors.New("a reload or the shutdown is under way")
+	select { // one after the other
+	case r.reloading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another reload, or the shutdown: %w", ctx.Err())
 	}
-	defer r.reloading.Unlock()
+	defer func() { <-r.reloading }()
 	next, err := r.Load()
 	if err != nil {
 		return nil, err
@@ -65,7 +67,8 @@ func (r *Relay) reload(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.changes, r.carryOut(ctx, p)
+	// Whoever asked may go away: what has begun is brought to its end.
+	return p.changes, r.carryOut(context.WithoutCancel(ctx), p)
 }
 
 // needRestart names the changed keys that a running daemon cannot change.
@@ -179,35 +182,64 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 }
 
 // openNewLanes makes the lanes of forwarders that were not there before, also
-// under another name, and takes them out of the plan. If one fails there is none, and the plan is
-// discarded.
+// under another name, and takes them out of the plan. If one fails everything is
+// as it was, and the plan is discarded.
 func (r *Relay) openNewLanes(ctx context.Context, p *plan) (fresh []*lane, err error) {
+	var former []string // lanes that have ended because another takes their place
 	for _, name := range sorted(p.forwarders) {
 		if _, ok := r.lanes.get(name); ok || p.forwarders[name] == nil {
 			continue
 		}
-		// A forwarder that takes over another's place waits for its end.
-		if former, ok := r.lanes.get(p.next.Forwarders[name].RenamedFrom); ok && p.forwarders[former.Name] == nil {
-			if err := former.stop(); err != nil {
-				r.Logger.Warn("forwarder stopped with an error", "forwarder", former.Name, "err", err)
-			}
-			r.lanes.remove(former.Name)
-			delete(p.forwarders, former.Name)
+		if old := p.next.Forwarders[name].RenamedFrom; r.endFormer(old, name, p) {
+			former = append(former, old)
 		}
 		err := r.openLane(ctx, name, p.next, p.forwarders[name])
 		delete(p.forwarders, name) // the lane has it, or it is closed
 		if err != nil {
-			errs := []error{fmt.Errorf("forwarder %q: %w", name, err), p.discard()}
-			for _, l := range fresh {
-				r.lanes.remove(l.Name)
-				errs = append(errs, l.stop())
-			}
-			return nil, errors.Join(errs...)
+			return nil, errors.Join(fmt.Errorf("forwarder %q: %w", name, err), p.discard(), r.undo(ctx, fresh, former))
 		}
 		l, _ := r.lanes.get(name)
 		fresh = append(fresh, l)
 	}
 	return fresh, nil
+}
+
+// endFormer ends the lane whose place the forwarder called name takes over, if
+// there is one and it has left the configuration.
+func (r *Relay) endFormer(old, name string, p *plan) bool {
+	l, ok := r.lanes.get(old)
+	if _, stays := p.next.Forwarders[old]; !ok || stays {
+		return false
+	}
+	if err := l.stop(); err != nil {
+		r.Logger.Warn("forwarder stopped with an error", "forwarder", old, "err", err)
+	}
+	r.lanes.renamed(old, name)
+	delete(p.forwarders, old)
+	return true
+}
+
+// undo takes back the lanes that a reload had made before it failed, and starts
+// those again that had ended for them.
+func (r *Relay) undo(ctx context.Context, fresh []*lane, former []string) error {
+	var errs []error
+	for _, l := range fresh {
+		r.lanes.remove(l.Name)
+		errs = append(errs, l.stop())
+	}
+	for _, name := range former {
+		forwarder, err := r.newForwarder(ctx, name, r.config().Forwarders[name])
+		if err == nil {
+			err = r.openLane(ctx, name, r.config(), forwarder)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("forwarder %q does not run until the next restart: %w", name, err))
+			continue
+		}
+		l, _ := r.lanes.get(name)
+		l.start(ctx)
+	}
+	return errors.Join(append(errs, r.journal.Keep(ctx, sorted(r.config().Forwarders)))...)
 }
 
 // changeLanes stops the lanes that are in the plan, side by side, and starts
@@ -224,19 +256,21 @@ func (r *Relay) changeLanes(ctx context.Context, p *plan) error {
 }
 
 func (r *Relay) changeLane(ctx context.Context, name string, p *plan) error {
-	l, _ := r.lanes.get(name)
-	if err := l.stop(); err != nil {
-		r.Logger.Warn("forwarder stopped with an error", "forwarder", name, "err", err)
+	if l, ok := r.lanes.get(name); ok {
+		if err := l.stop(); err != nil {
+			r.Logger.Warn("forwarder stopped with an error", "forwarder", name, "err", err)
+		}
+		r.lanes.remove(name)
 	}
-	r.lanes.remove(name)
 	forwarder := p.forwarders[name]
 	if forwarder == nil {
+		r.lanes.forget(name)
 		return nil
 	}
 	if err := r.openLane(ctx, name, p.next, forwarder); err != nil {
 		return fmt.Errorf("forwarder %q: %w", name, err)
 	}
-	l, _ = r.lanes.get(name)
+	l, _ := r.lanes.get(name)
 	l.start(ctx)
 	return nil
 }

@@ -158,6 +158,22 @@ func TestReloadKeepsAcceptingWhatThePlatformStillUses(t *testing.T) {
 	}
 }
 
+// A source under another name goes on at its path, with what the platform knows.
+func TestRenamedSourceAcceptsTheOldSecret(t *testing.T) {
+	t.Parallel()
+	d := start(t, t.TempDir(), manual+archive)
+	d.write(strings.NewReplacer("catalog:", "products:", "secrets: {primary: "+secret+"}", "path: /hooks/catalog\n    secrets: {primary: another-secret-0123456789}").Replace(manual) + archive)
+	if _, err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, known := range []string{secret, "another-secret-0123456789"} {
+		body := cloudEvent(known)
+		if got := d.post("/hooks/catalog", body, signedWith(known, body)); got != 200 {
+			t.Errorf("signed with %s: answered %d", known, got)
+		}
+	}
+}
+
 // The file is watched: nobody has to say that it has changed.
 func TestReloadWhenTheFileChanges(t *testing.T) {
 	t.Parallel()

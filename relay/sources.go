@@ -108,7 +108,7 @@ func (s *sources) list() []*source {
 func (s *sources) accepted(now time.Time) ([]edge.Route, map[string]*akeneo.Receiver) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retired = slices.DeleteFunc(s.retired, func(r retired) bool { return now.After(r.until) })
+	s.retired = slices.DeleteFunc(s.retired, func(r retired) bool { return now.After(r.until) && s.confirmed(r.name, now) })
 	paths, secrets := make(map[string]string), make(map[string][]sdk.Secret)
 	for name, src := range s.all {
 		paths[src.config.Path] = name
@@ -118,7 +118,10 @@ func (s *sources) accepted(now time.Time) ([]edge.Route, map[string]*akeneo.Rece
 		if _, taken := paths[r.path]; !taken {
 			paths[r.path] = r.name
 		}
-		secrets[r.name] = append(secrets[r.name], r.secrets...)
+		// The path may be that of a source with another name now.
+		for owner := range map[string]bool{r.name: true, paths[r.path]: true} {
+			secrets[owner] = append(secrets[owner], r.secrets...)
+		}
 	}
 	var routes []edge.Route
 	for path, name := range paths {
@@ -131,14 +134,30 @@ func (s *sources) accepted(now time.Time) ([]edge.Route, map[string]*akeneo.Rece
 	return routes, receivers
 }
 
+// confirmed reports whether the platform has had what is declared for the source
+// for long enough. The caller holds mu.
+func (s *sources) confirmed(name string, now time.Time) bool {
+	src, ok := s.all[name]
+	if !ok || src.keeper == nil {
+		return true
+	}
+	return !slices.ContainsFunc(src.keeper.Status(), func(status subscription.SourceStatus) bool {
+		return !status.Ensured || now.Sub(status.Since) < retireAfter
+	})
+}
+
 // nextRetirement is when something that is accepted for a while is forgotten.
-func (s *sources) nextRetirement() (at time.Time, ok bool) {
+func (s *sources) nextRetirement(now time.Time) (at time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.retired {
 		if !ok || r.until.Before(at) {
 			at, ok = r.until, true
 		}
+	}
+	// One whose time is over waits for the platform's confirmation.
+	if ok && at.Before(now) {
+		at = now.Add(time.Minute)
 	}
 	return at, ok
 }
@@ -242,7 +261,7 @@ func (r *Relay) openPaths() error {
 func (r *Relay) holdSources(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var timer <-chan time.Time
-		if at, ok := r.sources.nextRetirement(); ok {
+		if at, ok := r.sources.nextRetirement(time.Now()); ok {
 			timer = time.After(time.Until(at) + time.Second)
 		}
 		select {

@@ -122,6 +122,12 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("data_dir: 5\nlissen: {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	noCertificate := filepath.Join(t.TempDir(), "tls.yaml")
+	withTLS := strings.Replace(strings.NewReplacer("{dir}", t.TempDir(), "{sink}", "http://127.0.0.1:1/").Replace(childConfig),
+		`tls: {mode: "off"}`, "tls: {mode: files, certificate: /nowhere.pem, key: /nowhere-key.pem}", 1)
+	if err := os.WriteFile(noCertificate, []byte(withTLS), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		args string
 		code int
@@ -131,6 +137,7 @@ func TestExitCodes(t *testing.T) {
 		{"check -c " + bad, exitConfiguration, "bad.yaml:2: unknown key \"lissen\", did you mean \"listen\"?"},
 		{"run -c " + bad, exitConfiguration, "bad.yaml:1: data_dir: "},
 		{"check -c /nonexistent.yaml", exitConfiguration, "name the configuration file with -c"},
+		{"check -c " + noCertificate, exitConfiguration, "listen.tls: "},
 		{"check extra", exitConfiguration, `unexpected argument "extra"`},
 		{"run --wrong", exitConfiguration, "unknown flag: --wrong"},
 		{"wrong", exitConfiguration, `unknown command "wrong"`},

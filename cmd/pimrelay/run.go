@@ -63,6 +63,17 @@ func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) 
 	level.Set(configured)
 	logger := observe.NewLogger(stderr, &level, cfg.Log.Format).With("pid", os.Getpid())
 	logger.Info("pimrelay starts", "version", version(), "config", file)
+	// From here on the signals are heard, and kept until they are served.
+	hangups, takeovers := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	if len(takeoverSignals) > 0 {
+		signal.Notify(takeovers, takeoverSignals...)
+		defer signal.Stop(takeovers)
+	}
+	if err := relay.Preflight(file, cfg); err != nil {
+		return err
+	}
 	socket, err := openDoor(cfg.Listen.Address)
 	if err != nil {
 		return err
@@ -73,13 +84,6 @@ func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) 
 	})
 	if err := socket.ready(); err != nil {
 		return errors.Join(fmt.Errorf("tell the predecessor: %w", err), socket.listener.Close())
-	}
-	hangups, takeovers := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	if len(takeoverSignals) > 0 {
-		signal.Notify(takeovers, takeoverSignals...)
-		defer signal.Stop(takeovers)
 	}
 	ctx, end := socket.run(ctx, takeovers, logger)
 	var reloads sync.WaitGroup

@@ -17,7 +17,8 @@ type connections struct {
 	mu        sync.Mutex
 	listeners []net.Listener // guarded by mu, as below
 	open      int
-	none      chan struct{} // closed when left and none is open
+	silent    map[net.Conn]bool // those that have not sent a request yet
+	none      chan struct{}     // closed when left and none is open
 }
 
 // from notes a listener. One that comes after leave is closed at once.
@@ -30,12 +31,17 @@ func (c *connections) from(l net.Listener) {
 	}
 }
 
-func (c *connections) changed(state http.ConnState) {
+func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.silent, conn)
 	switch state {
 	case http.StateNew:
 		c.open++
+		if c.silent == nil {
+			c.silent = make(map[net.Conn]bool)
+		}
+		c.silent[conn] = true
 	case http.StateClosed, http.StateHijacked:
 		c.open--
 		c.check()
@@ -56,7 +62,8 @@ func (c *connections) check() {
 func (c *connections) leaving() bool { return c.left.Load() }
 
 // leave closes the listeners and waits until the open connections have closed,
-// at most so long, and not beyond ctx. It is called once.
+// at most so long, and not beyond ctx. Then it closes those that have not sent
+// anything: net/http would wait 5 s for each of them. It is called once.
 func (c *connections) leave(ctx context.Context, atMost time.Duration) {
 	c.mu.Lock()
 	c.none = make(chan struct{})
@@ -72,5 +79,10 @@ func (c *connections) leave(ctx context.Context, atMost time.Duration) {
 	case <-c.none:
 	case <-timer.C:
 	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.silent {
+		_ = conn.Close() // it was about to be given up
 	}
 }

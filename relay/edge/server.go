@@ -230,7 +230,7 @@ func (s *Server) newHTTPServer() *http.Server {
 		ConnContext:    withConn,
 		ConnState: func(c net.Conn, state http.ConnState) {
 			connChanged(c, state)
-			s.connections.changed(state)
+			s.connections.changed(c, state)
 		},
 		ErrorLog: newHTTPLog(s.logger),
 	}
