@@ -31,7 +31,8 @@
 // A [Cursor] is one forwarder's place. It holds a watermark, below which
 // everything is settled, and what is settled above it, at most 10,000 events;
 // both are written once a second, or after 1,000 settlements. A crash therefore
-// repeats at most what was settled since: delivery is at least once.
+// repeats what was settled since, and what is settled while that write is on its
+// way: about twice 1,000 events at the most. Delivery is at least once.
 //
 // An event that needs no second attempt costs no row of its own. Rows are, and
 // free their place in the window: delayed retries, at most 10,000 before the
@@ -94,6 +95,12 @@
 // never keep a transaction open between batches, so the log is reset, and they
 // neither wait for the writer nor stop it. The page caches take 4 MiB for
 // writing and 1 MiB for each of at most four readers.
+//
+// The driver is modernc.org/sqlite. Beside github.com/ncruces/go-sqlite3, in
+// alternating runs on two busy cores, the two were equal within the noise: 64
+// writers of 1 KiB 21,000 to 27,000 events/s against 25,000; beside 5 million
+// remembered ids 13,400 against 14,300; a lane that catches up 130,000 to 170,000
+// with either. modernc makes a smaller binary, and reopens in milliseconds.
 //
 // The package leaves to others what an event means, whether it matches, and
 // when to try again (package dispatch).
