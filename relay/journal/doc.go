@@ -100,7 +100,7 @@
 // alternating runs on two busy cores, the two were equal within the noise: 64
 // writers of 1 KiB 21,000 to 27,000 events/s against 25,000; beside 5 million
 // remembered ids 13,400 against 14,300; a lane that catches up 130,000 to 170,000
-// with either. modernc makes a smaller binary, and reopens in milliseconds.
+// with either. modernc makes a smaller binary.
 //
 // The package leaves to others what an event means, whether it matches, and
 // when to try again (package dispatch).
