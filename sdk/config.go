@@ -389,18 +389,12 @@ func (d *configDecoder) members(path string, raw json.RawMessage, each func(chil
 func collectFields(v reflect.Value, fields map[string]reflect.Value) {
 	var embedded []reflect.Value
 	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		tag := field.Tag.Get("json")
-		name, _, _ := strings.Cut(tag, ",")
+		name, wanted := configKey(v.Type().Field(i))
 		switch {
-		case tag == "-":
-		case name == "" && field.Anonymous && field.Type.Kind() == reflect.Struct:
+		case !wanted:
+		case name == "":
 			embedded = append(embedded, v.Field(i))
-		case !field.IsExported():
 		default:
-			if name == "" {
-				name = field.Name
-			}
 			if _, hidden := fields[name]; !hidden {
 				fields[name] = v.Field(i)
 			}
@@ -409,6 +403,22 @@ func collectFields(v reflect.Value, fields map[string]reflect.Value) {
 	for _, e := range embedded {
 		collectFields(e, fields)
 	}
+}
+
+// configKey is the key of a struct's field, or empty for an embedded struct that
+// lends its own. Not every field is wanted.
+func configKey(field reflect.StructField) (name string, wanted bool) {
+	tag := field.Tag.Get("json")
+	name, _, _ = strings.Cut(tag, ",")
+	switch {
+	case tag == "-":
+		return "", false
+	case name == "" && field.Anonymous && field.Type.Kind() == reflect.Struct:
+		return "", true
+	case !field.IsExported():
+		return "", false
+	}
+	return cmp.Or(name, field.Name), true
 }
 
 // kindOf names what raw is, without showing it.

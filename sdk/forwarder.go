@@ -51,5 +51,29 @@ type BatchLimits struct {
 // delivering anything, whether its destination can be reached. The relay shows
 // the answer to operators and decides nothing by it.
 type HealthChecker interface {
+	// Health is called after Configure, also while Deliver runs, and
+	// returns when ctx is done. The error says in one line, without
+	// secrets, why the destination cannot be reached.
 	Health(ctx context.Context) error
+}
+
+// Describer is implemented by a forwarder that tells what it is. A forwarder
+// without it is known by the name of its program only.
+type Describer interface {
+	// Describe may be called at any time, before Configure too, and
+	// returns the same value each time.
+	Describe() Description
+}
+
+// Description is what a forwarder says of itself. All of it may be empty.
+type Description struct {
+	// Name and Version are for people: "google-chat", "1.2.0".
+	Name, Version string
+	// ConfigSchema is a JSON Schema (draft 2020-12) of the configuration;
+	// [ConfigSchema] makes one from a struct. Properties with
+	// "writeOnly": true are secrets.
+	ConfigSchema json.RawMessage
+	// KeepsOrder says that the events of one Deliver reach the destination
+	// in their order.
+	KeepsOrder bool
 }

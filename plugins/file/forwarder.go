@@ -22,13 +22,12 @@ import (
 )
 
 type config struct {
-	// Path is the file to append to.
-	Path string `json:"path"`
-	// Fsync is "batch" or "never".
-	Fsync string `json:"fsync"`
-	// Mode is given to a file that the forwarder creates, in octal.
-	Mode string `json:"mode"`
+	Path  string `json:"path" doc:"file to append to"`
+	Fsync string `json:"fsync" doc:"batch: on disk before an event counts as delivered; never: left to the system"`
+	Mode  string `json:"mode" doc:"permissions of a file that the forwarder creates, in octal"`
 }
+
+func defaultConfig() config { return config{Fsync: "batch", Mode: "0600"} }
 
 // Validate checks without touching the file.
 func (c *config) Validate() sdk.Faults {
@@ -76,7 +75,7 @@ func New(logger *slog.Logger) sdk.Forwarder {
 // Configure checks the configuration; the file is opened when the first event
 // comes. A relative path is taken from the working directory at this moment.
 func (f *forwarder) Configure(_ context.Context, raw json.RawMessage) error {
-	c := config{Fsync: "batch", Mode: "0600"}
+	c := defaultConfig()
 	if err := sdk.DecodeConfig(raw, &c); err != nil {
 		return err
 	}
@@ -90,6 +89,12 @@ func (f *forwarder) Configure(_ context.Context, raw json.RawMessage) error {
 	}
 	f.output = &output{path: path, mode: mode, sync: c.Fsync == "batch", open: f.open, logger: f.logger}
 	return nil
+}
+
+// Describe tells what the forwarder is.
+func (f *forwarder) Describe() sdk.Description {
+	c := defaultConfig()
+	return sdk.Description{Name: "file", ConfigSchema: sdk.ConfigSchema(&c), KeepsOrder: true}
 }
 
 // BatchLimits are sizes at which one fsync is well shared and one write is

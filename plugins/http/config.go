@@ -20,19 +20,13 @@ import (
 const signaturePrefix = "X-Akeneo-Signature-"
 
 type config struct {
-	// URL receives the events.
-	URL string `json:"url"`
-	// Method is POST, PUT or PATCH.
-	Method string `json:"method"`
-	// Headers are sent with each request.
-	Headers map[string]sdk.Secret `json:"headers"`
-	// PassSignatures sends the platform's own headers along.
-	PassSignatures bool `json:"pass_signatures"`
-	// TrustedRoots is a file of certificates that are trusted beside those
-	// of the system.
-	TrustedRoots string `json:"trusted_roots"`
-	// MaxIdleConnections is how many connections are kept for reuse.
-	MaxIdleConnections int `json:"max_idle_connections"`
+	URL            string                `json:"url" doc:"receives the events"`
+	Method         string                `json:"method" doc:"POST, PUT or PATCH"`
+	Headers        map[string]sdk.Secret `json:"headers" doc:"sent with each request"`
+	PassSignatures bool                  `json:"pass_signatures" doc:"send the platform's own signature headers along"`
+	TrustedRoots   string                `json:"trusted_roots" doc:"PEM file of authorities that are trusted beside the system's"`
+
+	MaxIdleConnections int `json:"max_idle_connections" doc:"connections that are kept for reuse"`
 
 	roots *x509.CertPool // read from TrustedRoots; nil: the system's
 }

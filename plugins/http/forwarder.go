@@ -78,6 +78,12 @@ func (f *forwarder) Configure(_ context.Context, raw json.RawMessage) error {
 	return nil
 }
 
+// Describe tells what the forwarder is.
+func (f *forwarder) Describe() sdk.Description {
+	c := defaultConfig()
+	return sdk.Description{Name: "http", ConfigSchema: sdk.ConfigSchema(&c)}
+}
+
 // Deliver makes one request for each event, one after the other.
 func (f *forwarder) Deliver(ctx context.Context, events []sdk.Event) []sdk.Outcome {
 	outcomes := make([]sdk.Outcome, len(events))
