@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +15,6 @@ import (
 	"github.com/pimrelay/pimrelay/relay/admin"
 	"github.com/pimrelay/pimrelay/relay/akeneo"
 	"github.com/pimrelay/pimrelay/relay/config"
-	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/relay/subscription"
@@ -28,13 +25,13 @@ import (
 type Config struct {
 	// DataDir holds the journal, the state and the admin socket; one process
 	// at a time uses it.
-	DataDir    string                     `koanf:"data_dir"`
-	Listen     Listen                     `koanf:"listen"`
-	Sources    map[string]Source          `koanf:"sources"`
-	Forwarders map[string]dispatch.Config `koanf:"forwarders"`
-	Journal    journal.Config             `koanf:"journal"`
-	Telemetry  Telemetry                  `koanf:"telemetry"`
-	Log        Log                        `koanf:"log"`
+	DataDir    string               `koanf:"data_dir"`
+	Listen     Listen               `koanf:"listen"`
+	Sources    map[string]Source    `koanf:"sources"`
+	Forwarders map[string]Forwarder `koanf:"forwarders"`
+	Journal    journal.Config       `koanf:"journal"`
+	Telemetry  Telemetry            `koanf:"telemetry"`
+	Log        Log                  `koanf:"log"`
 	// DrainTimeout is how long shutting down waits for deliveries in hand.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
 }
@@ -156,7 +153,7 @@ func (c *Config) validate(builtin Builtin) sdk.Faults {
 	}
 	for _, name := range sorted(c.Forwarders) {
 		lane := c.Forwarders[name]
-		faults := append(lane.Validate(), checkPlugin(lane, builtin)...)
+		faults := lane.validate(builtin)
 		if _, ok := c.Forwarders[lane.RenamedFrom]; ok {
 			faults.Add("renamed_from", fmt.Sprintf("names forwarder %q, which still stands in the file: remove one of the two", lane.RenamedFrom))
 		}
@@ -249,53 +246,6 @@ func (c *Config) validateSource(name string) sdk.Faults {
 		}
 	}
 	return f
-}
-
-// checkPlugin configures a forwarder as the daemon will, to see whether it can.
-func checkPlugin(c dispatch.Config, builtin Builtin) sdk.Faults {
-	if c.Plugin == "" {
-		return nil // named already
-	}
-	forwarder, err := newForwarder(context.Background(), c, builtin, slog.New(slog.DiscardHandler))
-	if err == nil {
-		err = forwarder.Close(context.Background())
-	}
-	var faults sdk.Faults
-	switch e := err.(type) {
-	case nil:
-	case unknownPlugin:
-		faults.Add("plugin", e.Error())
-	case sdk.Faults:
-		return e.Within("config")
-	default:
-		faults.Add("config", err.Error())
-	}
-	return faults
-}
-
-// unknownPlugin says that no built-in forwarder has that name.
-type unknownPlugin string
-
-func (u unknownPlugin) Error() string {
-	return fmt.Sprintf("%q is no built-in forwarder: `pimrelay version` lists them", string(u))
-}
-
-// newForwarder makes and configures a lane's forwarder. The error is an
-// unknownPlugin, or what the forwarder says of its configuration.
-func newForwarder(ctx context.Context, c dispatch.Config, builtin Builtin, log *slog.Logger) (sdk.Forwarder, error) {
-	forwarder, ok := builtin(c.Plugin, log)
-	if !ok {
-		return nil, unknownPlugin(c.Plugin)
-	}
-	own := c.Config
-	if own == nil {
-		own = map[string]any{}
-	}
-	raw, err := json.Marshal(own)
-	if err != nil {
-		return nil, err
-	}
-	return forwarder, forwarder.Configure(ctx, raw)
 }
 
 func checkAddress(f *sdk.Faults, field, address string) {

@@ -12,13 +12,14 @@ import (
 	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
+	"github.com/pimrelay/pimrelay/relay/pluginhost"
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
 // lane is a lane with the forwarder that it owns. It runs until stop.
 type lane struct {
 	*dispatch.Lane
-	config    dispatch.Config
+	config    Forwarder
 	forwarder sdk.Forwarder
 	cancel    context.CancelFunc // nil until started
 	done      chan struct{}      // closed when Run and Close have returned
@@ -107,7 +108,12 @@ func (s *lanes) warnings() []observe.Warning {
 	for _, l := range s.list() {
 		status := l.Status()
 		warning := observe.Warning{Key: "forwarders." + status.Name, Since: status.FailingSince.UTC()}
+		plugin, isPlugin := l.forwarder.(*pluginhost.Plugin)
 		switch {
+		case isPlugin && plugin.Status().Troubled():
+			trouble := plugin.Status()
+			warning.Since = trouble.Since.UTC()
+			warning.Message = fmt.Sprintf("%s, %d events wait", trouble, status.Backlog)
 		case status.Breaker != "closed":
 			warning.Since = status.BreakerSince.UTC()
 			warning.Message = fmt.Sprintf("the breaker is %s, %d events wait: %s", status.Breaker, status.Backlog, status.BreakerReason)
@@ -136,10 +142,6 @@ func (r *Relay) openLanes(ctx context.Context) error {
 	return nil
 }
 
-func (r *Relay) newForwarder(ctx context.Context, name string, cfg dispatch.Config) (sdk.Forwarder, error) {
-	return newForwarder(ctx, cfg, r.Builtin, r.Logger.With("forwarder", name, "plugin", cfg.Plugin))
-}
-
 // openLane makes a lane, which is not started. It owns the forwarder, also if it
 // fails.
 func (r *Relay) openLane(ctx context.Context, name string, config *Config, forwarder sdk.Forwarder) error {
@@ -148,8 +150,8 @@ func (r *Relay) openLane(ctx context.Context, name string, config *Config, forwa
 	if err != nil {
 		return errors.Join(err, closeForwarder(forwarder))
 	}
-	l, err := dispatch.New(cfg, dispatch.Options{
-		Name: name, Forwarder: forwarder, Cursor: cursor, Drain: config.DrainTimeout, Logger: r.Logger, Metrics: r.laneMetrics,
+	l, err := dispatch.New(cfg.Config, dispatch.Options{
+		Name: name, Plugin: cfg.label(), Forwarder: forwarder, Cursor: cursor, Drain: config.DrainTimeout, Logger: r.Logger, Metrics: r.laneMetrics,
 	})
 	if err != nil {
 		return errors.Join(err, closeForwarder(forwarder))

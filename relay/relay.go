@@ -20,6 +20,7 @@ import (
 	"github.com/pimrelay/pimrelay/relay/edge"
 	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
+	"github.com/pimrelay/pimrelay/relay/pluginhost"
 	"github.com/pimrelay/pimrelay/relay/subscription"
 )
 
@@ -28,8 +29,13 @@ type Options struct {
 	// Version is shown in status, metrics and logs.
 	Version string
 	Logger  *slog.Logger
-	// Builtin makes the forwarders.
-	Builtin Builtin
+	// Builtin makes the built-in forwarders, and Isolated the commands that
+	// run them in processes of their own.
+	Builtin  Builtin
+	Isolated Isolated
+	// Attach connects the plugins of forwarders, by their names, to services
+	// at these addresses, whatever the configuration says: for debugging.
+	Attach map[string]string
 	// Listener, if not nil, is used instead of opening listen.address; Run
 	// closes it.
 	Listener net.Listener
@@ -55,6 +61,9 @@ type Relay struct {
 	started     time.Time
 	opened      chan struct{} // closed when the door is open and what follows is set
 
+	pluginMetrics *pluginhost.Metrics
+	sockets       string // directory of the plugins' sockets
+
 	journal   *journal.Journal
 	state     *subscription.State
 	door      *edge.Server
@@ -75,7 +84,7 @@ type Relay struct {
 func New(cfg *Config, opt Options) *Relay {
 	registry := observe.NewRegistry(opt.Version)
 	r := &Relay{
-		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry),
+		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry), pluginMetrics: pluginhost.NewMetrics(registry),
 		started: time.Now().UTC(), opened: make(chan struct{}), reloading: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
 		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane), paused: make(map[string]bool)},
 	}
@@ -114,6 +123,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.journal.Close()) }()
+	if r.sockets, err = pluginhost.Directory(r.config().DataDir); err != nil {
+		return err
+	}
 	if err := r.openSources(); err != nil {
 		return err
 	}
@@ -251,7 +263,7 @@ func (r *Relay) Status() admin.Status {
 		s.Sources = append(s.Sources, sourceStatus(source))
 	}
 	for _, l := range r.lanes.list() {
-		s.Forwarders = append(s.Forwarders, forwarderStatus(l.Status()))
+		s.Forwarders = append(s.Forwarders, forwarderStatus(l))
 	}
 	for _, w := range append(r.health.Warnings(), r.warnings()...) {
 		s.Warnings = append(s.Warnings, admin.Warning{Key: w.Key, Message: w.Message, Since: w.Since})
@@ -265,10 +277,19 @@ func (r *Relay) warnings() []observe.Warning {
 	return append(r.sources.warnings(), r.lanes.warnings()...)
 }
 
-func forwarderStatus(l dispatch.Status) admin.Forwarder {
-	return admin.Forwarder{
-		Name: l.Name, Plugin: l.Plugin, Backlog: l.Backlog, Retrying: l.Retrying, DeadLetters: l.DeadLetters, Parked: l.Parked,
-		InFlight: l.InFlight, Breaker: l.Breaker, BreakerReason: l.BreakerReason, NextProbe: l.NextProbe, Paused: l.Paused,
-		Delivered: l.Delivered, LastDelivered: l.LastDelivered, Failing: l.Failing, LastError: l.LastError, LastErrorAt: l.LastErrorAt,
+func forwarderStatus(l *lane) admin.Forwarder {
+	s := l.Status()
+	f := admin.Forwarder{
+		Name: s.Name, Plugin: s.Plugin, Backlog: s.Backlog, Retrying: s.Retrying, DeadLetters: s.DeadLetters, Parked: s.Parked,
+		InFlight: s.InFlight, Breaker: s.Breaker, BreakerReason: s.BreakerReason, NextProbe: s.NextProbe, Paused: s.Paused,
+		Delivered: s.Delivered, LastDelivered: s.LastDelivered, Failing: s.Failing, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
 	}
+	if plugin, ok := l.forwarder.(*pluginhost.Plugin); ok {
+		p := plugin.Status()
+		f.Process = &admin.Process{
+			Up: p.Up, Since: p.Since.UTC(), Reason: p.Reason, Failures: p.Failures, NextStart: p.NextStart, PID: p.PID,
+			Name: p.Description.Name, Version: p.Description.Version,
+		}
+	}
+	return f
 }

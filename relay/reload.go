@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/sdk"
 )
@@ -113,13 +112,17 @@ func (r *Relay) plan(ctx context.Context, next *Config) (_ *plan, err error) {
 		}
 	}
 	drain := r.config().DrainTimeout != next.DrainTimeout
-	for name, change := range differences(r.config().Forwarders, next.Forwarders, func(old, next dispatch.Config) bool {
+	for name, change := range differences(r.config().Forwarders, next.Forwarders, func(old, next Forwarder) bool {
 		return !drain && reflect.DeepEqual(old, next)
 	}) {
 		p.changes = append(p.changes, fmt.Sprintf("forwarder %s %s", name, change))
 		p.forwarders[name] = nil
 		if change != removed {
-			if p.forwarders[name], err = r.newForwarder(ctx, name, next.Forwarders[name]); err != nil {
+			p.forwarders[name], err = r.newForwarder(ctx, name, next.Forwarders[name])
+			if err == nil {
+				err = starting(ctx, p.forwarders[name])
+			}
+			if err != nil {
 				return p, fmt.Errorf("forwarder %q: %w", name, err)
 			}
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,15 @@ func newCheckCommand() *cobra.Command {
 				return err
 			}
 			if err := relay.Preflight(file, cfg); err != nil {
+				return err
+			}
+			reports, err := relay.TryPlugins(cmd.Context(), file, os.Environ(), cfg, isolated)
+			for _, r := range reports {
+				if r.Err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "forwarder %s: plugin %s starts and accepts its configuration\n", r.Forwarder, orDash(strings.TrimSpace(r.Description.Name+" "+r.Description.Version)))
+				}
+			}
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (%s, %s)\n", file,

@@ -51,7 +51,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newForwarderCommand(), newDeadLettersCommand(), newReplayCommand(), newJournalCommand(),
+	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newReloadCommand(), newForwarderCommand(), newPluginCommand(), newDeadLettersCommand(), newReplayCommand(), newJournalCommand(),
 		newDemoCommand(), newSimulateCommand(), newBenchCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -17,6 +17,7 @@ import (
 	"github.com/pimrelay/pimrelay/plugins"
 	"github.com/pimrelay/pimrelay/relay"
 	"github.com/pimrelay/pimrelay/relay/observe"
+	"github.com/pimrelay/pimrelay/relay/pluginhost"
 )
 
 // defaultFile is where the packages put the configuration.
@@ -36,6 +37,7 @@ func load(file string) (*relay.Config, error) {
 
 func newRunCommand() *cobra.Command {
 	var file string
+	var attach map[string]string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the relay until it is told to stop (SIGINT or SIGTERM; a second one ends it at once)",
@@ -45,16 +47,23 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, file, cmd.ErrOrStderr())
+			for name, address := range attach {
+				process := pluginhost.Process{Address: address}
+				if _, ok := cfg.Forwarders[name]; !ok || process.Validate() != nil {
+					return usageError{fmt.Errorf("--attach needs the name of a forwarder in %s and the address of a plugin started with --listen: --attach NAME=unix:///path (got %s=%s)", file, name, address)}
+				}
+			}
+			return run(cmd.Context(), cfg, file, attach, cmd.ErrOrStderr())
 		},
 	}
 	addFileFlag(cmd, &file)
+	cmd.Flags().StringToStringVar(&attach, "attach", nil, "development: connect a forwarder to a plugin that you run yourself, such as under a debugger: NAME=unix:///path")
 	return cmd
 }
 
 // run is the daemon. It reloads when the file changes and at SIGHUP, and starts
 // a successor that takes over the socket at SIGUSR2.
-func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) error {
+func run(ctx context.Context, cfg *relay.Config, file string, attach map[string]string, stderr io.Writer) error {
 	var level slog.LevelVar
 	configured, err := observe.ParseLevel(cfg.Log.Level)
 	if err != nil {
@@ -79,7 +88,7 @@ func run(ctx context.Context, cfg *relay.Config, file string, stderr io.Writer) 
 		return err
 	}
 	daemon := relay.New(cfg, relay.Options{
-		Version: version(), Logger: logger, Builtin: plugins.Builtin, Level: &level, Listener: socket.listener, Takeover: socket.inherited(),
+		Version: version(), Logger: logger, Builtin: plugins.Builtin, Isolated: isolated, Attach: attach, Level: &level, Listener: socket.listener, Takeover: socket.inherited(),
 		File: file, Load: func() (*relay.Config, error) { return load(file) },
 	})
 	if err := socket.ready(); err != nil {

@@ -109,6 +109,8 @@ func forwarderState(f admin.Forwarder) string {
 	switch {
 	case f.Paused:
 		return "paused"
+	case f.Process != nil && !f.Process.Up:
+		return "plugin down: " + f.Process.Reason
 	case f.Breaker != "closed":
 		return "breaker " + f.Breaker + ": " + f.BreakerReason
 	case f.Failing:

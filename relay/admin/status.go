@@ -84,6 +84,24 @@ type Forwarder struct {
 	Failing     bool      `json:"failing"`
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	// Process is the forwarder's own process; nil if it has none.
+	Process *Process `json:"process,omitempty"`
+}
+
+// Process is a process, or a service, in which a forwarder runs.
+type Process struct {
+	// Up says that it takes deliveries, Since when that is as it is, Reason
+	// why it does not, or has failed last.
+	Up     bool      `json:"up"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
+	// Failures counts those in a row; NextStart is when it is started again.
+	Failures  int       `json:"failures"`
+	NextStart time.Time `json:"next_start,omitzero"`
+	PID       int       `json:"pid,omitempty"`
+	// Name and Version are what it says of itself.
+	Name    string `json:"name,omitempty"`
+	Version string `json:"version,omitempty"`
 }
 
 // Warning is something that a person should look at.

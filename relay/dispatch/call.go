@@ -10,8 +10,20 @@ import (
 )
 
 // overdueAfter is how long after its timeout a call may take to return before
-// the lane goes on without it.
-const overdueAfter = time.Second
+// the lane goes on without it; a plugin's calls are waited for until it is known
+// whether the plugin still lives.
+const (
+	overdueAfter       = time.Second
+	pluginOverdueAfter = 5 * time.Second
+)
+
+// overdueAt is when a call that began then is overdue.
+func (l *Lane) overdueAt(began time.Time) time.Time {
+	if l.plugin != nil {
+		return began.Add(l.config.Timeout + pluginOverdueAfter)
+	}
+	return began.Add(l.config.Timeout + overdueAfter)
+}
 
 // call is one call of the forwarder.
 type call struct {
@@ -20,6 +32,8 @@ type call struct {
 	// done tells the breaker; nil once it has been told.
 	done  func(error)
 	probe bool
+	// suspect is what the plugin had in hand when it ended, or nil.
+	suspect *suspect
 	// overdue says that the forwarder has not returned although its time
 	// is over.
 	overdue bool
@@ -27,29 +41,31 @@ type call struct {
 	// Set by the goroutine that makes the call.
 	outcomes []sdk.Outcome
 	ended    time.Time
-	cut      bool // the drain time was over first
+	lost     error // the plugin's own failure, instead of some of the outcomes
+	inHand   bool  // it had the events then
+	cut      bool  // the drain time was over first
 }
 
-// start makes a call in a goroutine of its own, which sends it to results.
-func (r *running) start(items []*item, done func(error), probe bool) {
-	c := &call{items: items, began: r.now, done: done, probe: probe}
+// start makes the call in a goroutine of its own, which sends it to results.
+func (r *running) start(c *call) {
+	c.began = r.now
 	r.inFlight[c] = true
 	if r.watch.IsZero() {
-		r.watch = c.began.Add(r.config.Timeout + overdueAfter)
+		r.watch = r.overdueAt(c.began)
 	}
 	go func() {
-		c.outcomes = r.deliver(r.calls, c.items)
+		r.deliver(r.calls, c)
 		c.ended, c.cut = time.Now(), r.calls.Err() != nil
 		r.results <- c
 	}()
 }
 
 // deliver calls the forwarder with the lane's timeout. A panic is a Retry.
-func (l *Lane) deliver(ctx context.Context, items []*item) (outcomes []sdk.Outcome) {
+func (l *Lane) deliver(ctx context.Context, c *call) {
 	ctx, cancel := context.WithTimeout(ctx, l.config.Timeout)
 	defer cancel()
-	events := make([]sdk.Event, len(items))
-	for n, i := range items {
+	events := make([]sdk.Event, len(c.items))
+	for n, i := range c.items {
 		events[n] = i.Event
 		events[n].Attempt = i.Attempts + 1
 		events[n].Replayed = i.Replayed
@@ -57,14 +73,17 @@ func (l *Lane) deliver(ctx context.Context, items []*item) (outcomes []sdk.Outco
 	defer func() {
 		if p := recover(); p != nil {
 			l.Logger.Error("the forwarder panicked", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
-			outcomes = sdk.Each(len(events), sdk.Retry(0, fmt.Errorf("the forwarder panicked: %v", p)))
+			c.outcomes = sdk.Each(len(events), sdk.Retry(0, fmt.Errorf("the forwarder panicked: %v", p)))
 		}
 	}()
-	outcomes = l.Forwarder.Deliver(ctx, events)
-	if len(outcomes) != len(events) {
-		l.Logger.Warn("the forwarder gave another number of outcomes than events", "events", len(events), "outcomes", len(outcomes))
+	if l.plugin != nil {
+		c.outcomes, c.inHand, c.lost = l.plugin.Attempt(ctx, events)
+	} else {
+		c.outcomes = l.Forwarder.Deliver(ctx, events)
 	}
-	return outcomes
+	if c.lost == nil && len(c.outcomes) != len(events) {
+		l.Logger.Warn("the forwarder gave another number of outcomes than events", "events", len(events), "outcomes", len(c.outcomes))
+	}
 }
 
 // outcome is what the forwarder says of the n-th event.
@@ -83,7 +102,7 @@ func (r *running) lookForOverdue() {
 	}
 	r.watch = time.Time{}
 	for c := range r.inFlight {
-		at := c.began.Add(r.config.Timeout + overdueAfter)
+		at := r.overdueAt(c.began)
 		switch {
 		case c.overdue:
 		case at.After(r.now):

@@ -9,7 +9,7 @@ import (
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
-// Config is one forwarder's section of the configuration file.
+// Config is the lane's part of a forwarder's section of the configuration file.
 type Config struct {
 	// Match is a CEL expression that says which events the forwarder gets;
 	// empty means all.
@@ -22,10 +22,6 @@ type Config struct {
 	// Fields are CEL expressions with text values, by names that the
 	// forwarder's own configuration may refer to.
 	Fields map[string]string `koanf:"fields"`
-	// Plugin is the name of a built-in forwarder.
-	Plugin string `koanf:"plugin"`
-	// Config is the forwarder's own configuration.
-	Config map[string]any `koanf:"config"`
 	// Rate is nil for no limit.
 	Rate *Rate `koanf:"rate"`
 	// MaxInFlight is the number of deliveries that run at once.
@@ -141,9 +137,6 @@ func (c *Config) Validate() sdk.Faults {
 	_, f := c.compile()
 	if slices.Contains(c.SkipAuthors, "") {
 		f.Add("skip_authors", "must not hold an empty identifier")
-	}
-	if c.Plugin == "" {
-		f.Add("plugin", "is missing: name a built-in forwarder, such as http or file")
 	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > 1000 {
 		f.Add("max_in_flight", "must be from 1 to 1000")

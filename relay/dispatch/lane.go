@@ -14,7 +14,10 @@ import (
 type Options struct {
 	// Name is the forwarder's name in the configuration file.
 	Name string
-	// Forwarder is configured already. The lane does not close it.
+	// Plugin is what the forwarder is called, for people.
+	Plugin string
+	// Forwarder is configured already; it may be a [Plugin]. The lane does
+	// not close it.
 	Forwarder sdk.Forwarder
 	// Cursor was opened for this lane: what an earlier lane had in hand is
 	// due again.
@@ -33,7 +36,7 @@ type Lane struct {
 	Options
 	config  Config
 	shaper  *shaper
-	limits  sdk.BatchLimits // of one call
+	plugin  Plugin // the forwarder, if it is one; or nil
 	metrics *laneMetrics
 
 	paused atomic.Bool
@@ -48,17 +51,24 @@ func New(config Config, opt Options) (*Lane, error) {
 		return nil, faults
 	}
 	l := &Lane{
-		Options: opt, config: config, shaper: shaper, limits: sdk.BatchLimits{Events: 1},
+		Options: opt, config: config, shaper: shaper,
 		metrics: opt.Metrics.lane(opt.Name), kick: make(chan struct{}, 1),
 	}
-	if batcher, ok := opt.Forwarder.(sdk.BatchLimiter); ok {
-		l.limits = within(batcher.BatchLimits(), config.Batch)
-	}
-	if config.Rate != nil {
-		l.limits.Events = min(l.limits.Events, config.Rate.burst())
-	}
+	l.plugin, _ = opt.Forwarder.(Plugin)
 	l.Logger = opt.Logger.With("forwarder", opt.Name)
 	return l, nil
+}
+
+// limits are those of one call, as the forwarder gives them at the moment.
+func (l *Lane) limits() sdk.BatchLimits {
+	limits := sdk.BatchLimits{Events: 1}
+	if batcher, ok := l.Forwarder.(sdk.BatchLimiter); ok {
+		limits = within(batcher.BatchLimits(), l.config.Batch)
+	}
+	if l.config.Rate != nil {
+		limits.Events = min(limits.Events, l.config.Rate.burst())
+	}
+	return limits
 }
 
 // within is the smaller of what the forwarder takes and what the lane sends.

@@ -79,7 +79,6 @@ func (b *bench) start(name string, f sdk.Forwarder, change func(*Config)) (stop 
 	b.t.Helper()
 	var config Config
 	config.SetDefaults()
-	config.Plugin = "test"
 	if change != nil {
 		change(&config)
 	}
@@ -443,7 +442,6 @@ func TestConfigFaults(t *testing.T) {
 	t.Parallel()
 	var c Config
 	c.SetDefaults()
-	c.Plugin = "http"
 	if f := c.Validate(); f != nil {
 		t.Errorf("the defaults are wrong: %v", f)
 	}
@@ -452,7 +450,7 @@ func TestConfigFaults(t *testing.T) {
 	for _, f := range bad.Validate() {
 		fields = append(fields, f.Field)
 	}
-	want := []string{"match", "fields.f", "skip_authors", "plugin", "max_in_flight", "timeout", "rate.per_second", "rate.burst",
+	want := []string{"match", "fields.f", "skip_authors", "max_in_flight", "timeout", "rate.per_second", "rate.burst",
 		"batch.max_events", "batch.max_bytes", "retry.initial", "retry.max_retry_after", "breaker.failures", "breaker.ratio",
 		"breaker.min_requests", "breaker.open_for", "backlog.overflow", "dead_letters.max_age", "dead_letters.max_size", "start_from"}
 	if diff := cmp.Diff(want, fields); diff != "" {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/pimrelay/pimrelay/sdk"
 )
 
 // running is a lane at work. All of it belongs to the goroutine of Lane.Run; others
@@ -17,6 +19,8 @@ type running struct {
 	replies  chan reply
 	results  chan *call
 
+	limits   sdk.BatchLimits // of one call
+	suspects []suspect
 	ready    ready
 	lines    lines
 	limiter  limiter
@@ -32,7 +36,7 @@ type running struct {
 	more      bool      // the journal may have something
 	woken     bool      // more was set while a request was with the reader
 	readAgain time.Time // after a failed read
-	resting   bool      // paused, as the loop has seen it
+	resting   bool      // paused, or the plugin does not run, as the loop has seen it
 }
 
 func newRunning(l *Lane, calls context.Context) *running {
@@ -40,7 +44,7 @@ func newRunning(l *Lane, calls context.Context) *running {
 		Lane: l, calls: calls, now: time.Now(),
 		requests: make(chan request, 1), replies: make(chan reply, 1), results: make(chan *call, l.config.MaxInFlight),
 		limiter: newLimiter(l.config.Rate), pace: newPace(l.config.MaxInFlight), breaker: newCircuit(l.config.Breaker),
-		inFlight: make(map[*call]bool), due: make(map[int64]time.Time), more: true,
+		limits: l.limits(), inFlight: make(map[*call]bool), due: make(map[int64]time.Time), more: true,
 	}
 	r.loadLines()
 	return r
@@ -74,6 +78,8 @@ func (r *running) loop(ctx context.Context) {
 		case <-r.Cursor.Wake():
 			r.wake()
 		case <-r.kick:
+		case <-r.pluginChanged():
+			r.limits = r.Lane.limits() // a plugin tells them when it has started
 		case <-timer.C:
 		}
 	}
@@ -81,8 +87,12 @@ func (r *running) loop(ctx context.Context) {
 
 // launch starts as many deliveries as the lane allows.
 func (r *running) launch() {
-	if r.resting = r.paused.Load(); r.resting {
+	if r.resting = r.paused.Load() || r.pluginDown() != ""; r.resting {
 		r.limiter.release(r.now)
+		return
+	}
+	if len(r.suspects) > 0 {
+		r.question()
 		return
 	}
 	for len(r.inFlight) < min(r.pace.calls+r.overdue, r.config.MaxInFlight) && !r.now.Before(r.pace.until) {
@@ -101,7 +111,7 @@ func (r *running) launch() {
 		if !ok {
 			return
 		}
-		r.start(r.ready.take(n), done, false)
+		r.start(&call{items: r.ready.take(n), done: done})
 	}
 }
 
@@ -118,7 +128,7 @@ func (r *running) probe() {
 	}
 	i := r.ready.remove(r.breaker.choose(r.ready.items))
 	r.breaker.probed[i.Seq]++
-	r.start([]*item{i}, done, true)
+	r.start(&call{items: []*item{i}, done: done, probe: true})
 }
 
 // finish takes the result of a call.
@@ -158,6 +168,8 @@ const probeEvents = 16
 // room is how many events the lane wants from the journal.
 func (r *running) room() int {
 	switch {
+	case len(r.suspects) > 0:
+		return 0
 	case len(r.lines.stuck) > 0:
 		// Only a retry may free a place. Retries come first.
 		if due, ok := r.Cursor.NextRetry(); ok && !due.After(r.now) {

@@ -13,6 +13,9 @@ import (
 // only place that does.
 func (r *running) settle(c *call) {
 	r.metrics.deliverSeconds.Observe(c.ended.Sub(c.began).Seconds())
+	if c.lost != nil {
+		r.lose(c)
+	}
 	r.judge(c)
 	if r.rejectsAll(c) {
 		r.Logger.Info("a batch was rejected as a whole, its halves are tried", "err", c.outcomes[0].Reason, "events", len(c.items))

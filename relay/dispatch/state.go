@@ -97,7 +97,7 @@ func (l *Lane) Status() Status {
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()
 	s := Status{
-		Name: l.Name, Plugin: l.config.Plugin, Progress: l.Cursor.Progress(), Situation: l.state.now, Paused: l.paused.Load(),
+		Name: l.Name, Plugin: l.Options.Plugin, Progress: l.Cursor.Progress(), Situation: l.state.now, Paused: l.paused.Load(),
 		Delivered: l.state.delivered, LastDelivered: l.state.lastDelivered,
 		Failing: l.state.failing, FailingSince: l.state.failingSince, LastError: l.state.lastError, LastErrorAt: l.state.lastErrorAt,
 	}

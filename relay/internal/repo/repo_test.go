@@ -19,7 +19,6 @@ import (
 	"github.com/pimrelay/pimrelay/plugins"
 	"github.com/pimrelay/pimrelay/relay"
 	"github.com/pimrelay/pimrelay/relay/config"
-	"github.com/pimrelay/pimrelay/relay/dispatch"
 )
 
 const (
@@ -60,6 +59,8 @@ func list(t *testing.T) []pkg {
 // where it belongs.
 var imports = map[string][]string{
 	"sdk":                    nil,
+	"sdk/serve":              {"sdk", "sdk/wire"},
+	"sdk/wire":               {"sdk", "sdk/wire/forwarderv1"},
 	"relay/config":           {"sdk"},
 	"relay/edge":             nil,
 	"relay/observe":          nil,
@@ -69,11 +70,12 @@ var imports = map[string][]string{
 	"relay/subscription":     {"relay/akeneo", "sdk"},
 	"relay/journal":          {"sdk"},
 	"relay/dispatch":         {"relay/journal", "sdk"},
+	"relay/pluginhost":       {"sdk", "sdk/serve", "sdk/wire"},
 	"relay": {"relay/config", "relay/edge", "relay/observe", "relay/admin", "relay/akeneo", "relay/subscription",
-		"relay/journal", "relay/dispatch", "sdk"},
+		"relay/journal", "relay/dispatch", "relay/pluginhost", "sdk"},
 	"relay/internal/repo": nil,
 	"plugins":             {"plugins", "sdk"},
-	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
+	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "relay/pluginhost", "plugins", "sdk", "sdk/serve"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
@@ -230,10 +232,10 @@ func TestReferenceShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lane dispatch.Config
+	var lane relay.Forwarder
 	lane.SetDefaults()
 	shop := got.Forwarders["shop"]
-	lane.Match, lane.Plugin, lane.Config = shop.Match, shop.Plugin, shop.Config
+	lane.Match, lane.Plugin, lane.Own = shop.Match, shop.Plugin, shop.Own
 	if diff := cmp.Diff(lane, shop); diff != "" {
 		t.Errorf("forwarders.shop (-default +reference):\n%s", diff)
 	}
