@@ -143,7 +143,7 @@ func (r *Relay) newForwarder(ctx context.Context, name string, f Forwarder) (sdk
 	if err != nil {
 		return nil, err
 	}
-	plugin := pluginhost.New(process, pluginhost.Options{Name: name, Directory: r.sockets, Logger: logger, Metrics: r.pluginMetrics})
+	plugin := pluginhost.New(process, pluginhost.Options{Name: name, Directory: r.sockets, Logger: logger, Metrics: r.pluginMetrics, Pace: r.PluginPace})
 	return plugin, plugin.Configure(ctx, raw)
 }
 

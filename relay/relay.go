@@ -36,6 +36,9 @@ type Options struct {
 	// Attach connects the plugins of forwarders, by their names, to services
 	// at these addresses, whatever the configuration says: for debugging.
 	Attach map[string]string
+	// PluginPace, if not zero, replaces the times in which plugins are watched
+	// and started again.
+	PluginPace pluginhost.Pace
 	// Listener, if not nil, is used instead of opening listen.address; Run
 	// closes it.
 	Listener net.Listener

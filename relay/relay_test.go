@@ -108,6 +108,7 @@ func start(t *testing.T, dir, yaml string) *daemon {
 	}
 	d.Relay = relay.New(cfg, relay.Options{
 		Version: "test", Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Builtin: plugins.Builtin, Listener: listener,
+		Isolated: func(name string) []string { return []string{os.Args[0], isolatedMarker, name} }, PluginPace: quick,
 		File: file, Load: func() (*relay.Config, error) { return relay.Load(file, nil, plugins.Builtin) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,8 +32,12 @@ type endpoint struct {
 	// end closes the connection and ends the process: at once, or after it
 	// was asked to. It returns when the process has gone.
 	end func(atOnce bool)
-	// lost has an element when a call has not come back.
-	lost chan struct{}
+	// calls is held for reading by each call of Deliver.
+	calls sync.RWMutex
+	// lost has an element when a call has not come back, verdict when the
+	// plugin has failed and it is known how.
+	lost    chan struct{}
+	verdict chan error
 }
 
 // launch starts the process, or connects to the service, and configures it. The
@@ -50,7 +55,8 @@ func (p *Plugin) launch(ctx context.Context) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Client, e.lost = wire.NewClient(e.conn, rand.Text()), make(chan struct{}, 1)
+	e.Client = wire.NewClient(e.conn, rand.Text())
+	e.lost, e.verdict = make(chan struct{}, 1), make(chan error, 1)
 	if err := p.configure(ctx, e); err != nil {
 		var faults sdk.Faults
 		if !errors.As(err, &faults) && e.exited != nil {
@@ -174,6 +180,23 @@ func ended(run *runner) string {
 		return fmt.Sprintf("%s (its last words: %s)", how, words)
 	}
 	return how
+}
+
+// finish makes the plugin finish what it has in hand and close its forwarder,
+// and waits for the answers. New calls must have ended before.
+func (e *endpoint) finish(ctx context.Context) error {
+	err := e.Drain(ctx)
+	idle := make(chan struct{})
+	go func() {
+		e.calls.Lock() // the answer to a call may come after that to Drain
+		defer e.calls.Unlock()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // alive reports whether the plugin answers, and still is the one that was

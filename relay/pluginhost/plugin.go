@@ -58,6 +58,7 @@ type Plugin struct {
 	changed chan struct{}
 
 	current atomic.Pointer[endpoint] // nil while the plugin takes no calls
+	closing atomic.Bool
 
 	mu       sync.Mutex
 	status   Status // guarded by mu, as below
@@ -104,6 +105,9 @@ func (s Status) String() string {
 	return fmt.Sprintf("the plugin does not run%s: %s", times, s.Reason)
 }
 
+// notYet is the reason before the first start.
+const notYet = "it is being started"
+
 // New makes a plugin that runs as process says, which has been validated. It
 // starts nothing.
 func New(process Process, opt Options) *Plugin {
@@ -116,7 +120,7 @@ func New(process Process, opt Options) *Plugin {
 	}
 	return &Plugin{
 		Options: opt, process: process, allowance: newAllowance(), first: make(chan struct{}), changed: make(chan struct{}, 1),
-		status: Status{Reason: "it is being started", Since: time.Now(), Description: wire.Description{Limits: sdk.BatchLimits{Events: 1}}},
+		status: Status{Reason: notYet, Since: time.Now(), Description: wire.Description{Limits: sdk.BatchLimits{Events: 1}}},
 	}
 }
 
@@ -159,7 +163,9 @@ func (p *Plugin) Attempt(ctx context.Context, events []sdk.Event) (outcomes []sd
 	if e == nil {
 		return nil, false, errors.New(p.Down())
 	}
+	e.calls.RLock()
 	outcomes, err = e.Deliver(ctx, events)
+	e.calls.RUnlock()
 	var lost *wire.LostError
 	if !errors.As(err, &lost) {
 		return outcomes, false, err
@@ -171,7 +177,7 @@ func (p *Plugin) Attempt(ctx context.Context, events []sdk.Event) (outcomes []sd
 		return append(outcomes, rest...), false, nil
 	}
 	p.suspend(e, lost)
-	return outcomes, lost.InHand, lost
+	return outcomes, lost.InHand, p.verdict(e, lost)
 }
 
 // goneWithin is how long a plugin may take to show that it is alive when a call
@@ -224,9 +230,10 @@ func (p *Plugin) Close(ctx context.Context) error {
 	if p.done == nil {
 		return nil
 	}
+	p.closing.Store(true)
 	var err error
 	if e := p.current.Swap(nil); e != nil {
-		err = e.Drain(ctx)
+		err = e.finish(ctx)
 	}
 	p.stop()
 	<-p.done

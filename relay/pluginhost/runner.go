@@ -14,9 +14,13 @@ import (
 	"time"
 )
 
-// pipeGrace is how long after its end what a process has printed is still read:
-// a child that it left behind may keep the pipes open for ever.
-const pipeGrace = time.Second
+// After its end, what a process has printed is still read for pipeGrace, because
+// a child that it left behind may keep the pipes open for ever; the news of its
+// end wait for wordsGrace for its last words.
+const (
+	pipeGrace  = time.Second
+	wordsGrace = 100 * time.Millisecond
+)
 
 // runner is one process, as hashicorp/go-plugin starts and ends it. It differs
 // from the library's own in three things: it is the head of a process group that
@@ -34,13 +38,14 @@ type runner struct {
 	mu     sync.Mutex // guards the start of cmd, and killed
 	killed bool
 
+	spoken chan struct{} // closed when its standard error has been read to the end
 	silent chan struct{} // closed when the process has closed its standard output
 	exited chan struct{} // closed when the process has ended
 	err    error         // of its end; set before exited is closed
 }
 
 func newRunner(cmd *exec.Cmd, output *output) *runner {
-	return &runner{cmd: cmd, output: output, silent: make(chan struct{}), exited: make(chan struct{})}
+	return &runner{cmd: cmd, output: output, spoken: make(chan struct{}), silent: make(chan struct{}), exited: make(chan struct{})}
 }
 
 // Start starts the process. It is called once.
@@ -93,6 +98,10 @@ func (r *runner) wait(stdout *os.File) {
 	r.err = r.cmd.Wait()
 	r.parent.Close()
 	_ = killGroup(r.cmd) // as a rule nobody is left
+	select {
+	case <-r.spoken:
+	case <-time.After(wordsGrace):
+	}
 	close(r.exited)
 	time.AfterFunc(pipeGrace, func() {
 		stdout.Close()
@@ -180,7 +189,22 @@ func (r *runner) Kill(context.Context) error {
 func (r *runner) Stdout() io.ReadCloser { return r.stdout }
 
 // Stderr is the process's.
-func (r *runner) Stderr() io.ReadCloser { return r.stderr }
+func (r *runner) Stderr() io.ReadCloser { return &spoken{File: r.stderr, end: r.spoken} }
+
+// spoken closes a channel at the end of a file.
+type spoken struct {
+	*os.File
+	end  chan struct{}
+	once sync.Once
+}
+
+func (s *spoken) Read(p []byte) (int, error) {
+	n, err := s.File.Read(p)
+	if err != nil {
+		s.once.Do(func() { close(s.end) })
+	}
+	return n, err
+}
 
 // Name is the executable.
 func (r *runner) Name() string { return r.cmd.Path }

@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
@@ -25,17 +28,22 @@ func (p *Plugin) supervise(ctx context.Context) {
 		e, err := p.launch(ctx)
 		p.started(err)
 		failed := failure{"start", err}
+		up := time.Now()
 		if err == nil {
 			p.setUp(e, began)
 			failed = p.watch(ctx, e)
+			if failed.cause == "memory" {
+				p.finish(ctx, e, failed.err)
+			}
 			p.current.Store(nil)
-			// What has failed has nothing to finish.
+			e.verdict <- failed.err
+			// What else has failed has nothing to finish.
 			e.end(failed.err != nil)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > p.Pace.MaxAgain {
+		if err == nil && time.Since(up) > p.Pace.MaxAgain {
 			failures = 0
 		}
 		failures++
@@ -45,6 +53,21 @@ func (p *Plugin) supervise(ctx context.Context) {
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// finishWithin is how long a process that must be ended may take to finish what
+// it has in hand.
+const finishWithin = 5 * time.Second
+
+// finish lets a process that must be ended, but works, finish what it has in
+// hand.
+func (p *Plugin) finish(ctx context.Context, e *endpoint, cause error) {
+	p.suspend(e, cause)
+	ctx, cancel := context.WithTimeout(ctx, finishWithin)
+	defer cancel()
+	if err := e.finish(ctx); err != nil {
+		p.Logger.Warn("plugin did not finish what it had in hand", "err", err)
 	}
 }
 
@@ -74,7 +97,11 @@ func (p *Plugin) started(err error) {
 
 func (p *Plugin) setUp(e *endpoint, began time.Time) {
 	p.mu.Lock()
-	p.status = Status{Up: true, Since: time.Now(), Failures: p.status.Failures, Reason: p.status.Reason, PID: e.pid, Description: e.description}
+	reason := p.status.Reason
+	if reason == notYet {
+		reason = ""
+	}
+	p.status = Status{Up: true, Since: time.Now(), Failures: p.status.Failures, Reason: reason, PID: e.pid, Description: e.description}
 	p.mu.Unlock()
 	p.current.Store(e)
 	p.tell()
@@ -115,6 +142,20 @@ func (p *Plugin) suspend(e *endpoint, cause error) {
 	case e.lost <- struct{}{}:
 	default:
 	}
+}
+
+// verdict waits for what watch finds out about a plugin that has gone, and
+// returns that, or what the call itself knows.
+func (p *Plugin) verdict(e *endpoint, cause error) error {
+	select {
+	case err := <-e.verdict:
+		e.verdict <- err // for the next one
+		if err != nil {
+			return err
+		}
+	case <-time.After(2 * exitGrace):
+	}
+	return cause
 }
 
 // resume ends a suspension without reason.
@@ -166,6 +207,9 @@ func (p *Plugin) watch(ctx context.Context, e *endpoint) failure {
 			ask()
 		case err := <-answers:
 			asking = false
+			if p.closing.Load() {
+				continue // it forgets us
+			}
 			if err != nil && ctx.Err() == nil {
 				return p.silent(e, err)
 			}
@@ -188,7 +232,7 @@ func (p *Plugin) watch(ctx context.Context, e *endpoint) failure {
 func (p *Plugin) recovered() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.status.Failures, p.status.Reason = 0, ""
+	p.status.Failures = 0
 }
 
 // silent is the failure of a plugin that has not answered.
@@ -201,7 +245,10 @@ func (p *Plugin) silent(e *endpoint, err error) failure {
 		return failure{"exit", fmt.Errorf("it ended with %s", e.state())}
 	case <-time.After(exitGrace):
 	}
-	return failure{"hang", fmt.Errorf("it did not answer within %s: %w", p.Pace.Patience, err)}
+	if status.Code(err) == codes.DeadlineExceeded {
+		return failure{"hang", fmt.Errorf("it did not answer within %s", p.Pace.Patience)}
+	}
+	return failure{"hang", fmt.Errorf("it does not answer as it should: %w", err)}
 }
 
 // measure looks at the process's memory.

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -123,11 +124,19 @@ func serveRelay(newForwarder func(*slog.Logger) sdk.Forwarder, stderr io.Writer)
 			os.Exit(1) // nobody is left to answer to
 		}()
 	}
-	// The relay reads its plugins' standard error line by line.
+	// The relay reads its plugins' standard error line by line. The library
+	// replaces both streams by one of its own, from which what is printed last
+	// is lost: as soon as it has, they are put back.
+	direct := os.Stderr
+	putBack := sync.OnceFunc(func() { os.Stdout, os.Stderr = direct, direct })
+	made := func(logger *slog.Logger) sdk.Forwarder {
+		putBack()
+		return newForwarder(logger)
+	}
 	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level()}))
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig:  wire.Handshake,
-		VersionedPlugins: wire.Plugins(wire.NewServer(newForwarder, logger)),
+		VersionedPlugins: wire.Plugins(wire.NewServer(made, logger)),
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(options, wire.ServerOptions()...)...)
 		},

@@ -49,7 +49,9 @@ func Service(ctx context.Context, newForwarder func(*slog.Logger) sdk.Forwarder,
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	server.DrainAll(ending)
-	g.Stop()
+	stop := context.AfterFunc(ending, g.Stop)
+	defer stop()
+	g.GracefulStop() // the answers of what was in hand are still on their way
 	<-done
 	return nil
 }

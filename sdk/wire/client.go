@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/pimrelay/pimrelay/sdk"
@@ -112,21 +111,41 @@ func (c *Client) Deliver(ctx context.Context, events []sdk.Event) ([]sdk.Outcome
 	return outcomes, nil
 }
 
-// envelope is what a request takes beside its events, and an event beside its
-// own length.
-const envelope = 1 << 10
+// envelope is what a request takes beside its events, at most; eventEnvelope
+// what an event takes beside its texts and bytes, and entryEnvelope an entry of
+// a map.
+const (
+	envelope      = 1 << 10
+	eventEnvelope = 256
+	entryEnvelope = 16
+)
 
 // fill adds as many of the events as fit into one message.
 func (c *Client) fill(request *pb.DeliverRequest, events []sdk.Event) int {
 	size := envelope
 	for n := range events {
 		e := toEvent(&events[n])
-		if size += proto.Size(e) + 16; size > c.maxMessage {
+		if size += sizeOf(e); size > c.maxMessage {
 			return n
 		}
 		request.Events = append(request.Events, e)
 	}
 	return len(events)
+}
+
+// sizeOf is what an event takes in a message, at most. Computing it exactly
+// would cost a good part of encoding it.
+func sizeOf(e *pb.Event) int {
+	size := eventEnvelope + len(e.Body) + len(e.Payload)
+	for _, text := range []string{e.Id, e.Type, e.EventSource, e.Subject, e.DataContentType, e.DataSchema, e.Source, e.Entity, e.ContentType, e.Key, e.IdempotencyKey} {
+		size += len(text)
+	}
+	for _, m := range []map[string]string{e.Headers, e.Fields} {
+		for key, value := range m {
+			size += entryEnvelope + len(key) + len(value)
+		}
+	}
+	return size
 }
 
 // call makes one call.
@@ -147,14 +166,18 @@ func (c *Client) call(ctx context.Context, request *pb.DeliverRequest) ([]sdk.Ou
 	}
 	var to peer.Peer
 	answer, err := c.rpc.Deliver(wait, request, grpc.Peer(&to))
-	return outcomes(len(request.GetEvents()), answer, err, to.Addr != nil)
+	return outcomes(len(request.GetEvents()), answer, err, to.Addr != nil, ctx.Err() != nil)
 }
 
 // outcomes is what a call of Deliver with n events came to: what the plugin
 // reports, or what the connection does. sent says that the request may have
-// reached the plugin.
-func outcomes(n int, answer *pb.DeliverResponse, err error, sent bool) ([]sdk.Outcome, error) {
-	switch status.Code(err) {
+// reached the plugin, over that the caller's time is.
+func outcomes(n int, answer *pb.DeliverResponse, err error, sent, over bool) ([]sdk.Outcome, error) {
+	code := status.Code(err)
+	if code == codes.Canceled && !over {
+		code = codes.Unavailable // not the caller has cancelled, the connection was closed
+	}
+	switch code {
 	case codes.OK:
 		out := make([]sdk.Outcome, 0, n)
 		for _, o := range answer.GetOutcomes()[:min(n, len(answer.GetOutcomes()))] {

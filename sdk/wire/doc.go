@@ -37,16 +37,27 @@ const (
 	// maxAnswer is the largest message that the relay takes from a plugin: a
 	// thousand outcomes with a long answer each, several times over.
 	maxAnswer = 16 << 20
+	// window is how much of a message may be on its way at once. gRPC's own
+	// 64 KiB would make a batch of a hundred events wait for its receiver
+	// again and again. buffer is what is written and read at once.
+	window = 4 << 20
+	buffer = 128 << 10
 	// maxText is how much of a plugin's reasons and answers is kept.
 	maxText = 2 << 10
 )
 
 // ServerOptions are what a plugin's gRPC server must be made with.
 func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+	}
 }
 
 // DialOptions are what the relay's connection to a plugin must be made with.
 func DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(MaxMessage))}
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(MaxMessage)),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window), grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer),
+	}
 }

@@ -73,9 +73,10 @@ var imports = map[string][]string{
 	"relay/pluginhost":       {"sdk", "sdk/serve", "sdk/wire"},
 	"relay": {"relay/config", "relay/edge", "relay/observe", "relay/admin", "relay/akeneo", "relay/subscription",
 		"relay/journal", "relay/dispatch", "relay/pluginhost", "sdk"},
-	"relay/internal/repo": nil,
-	"plugins":             {"plugins", "sdk"},
-	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "relay/pluginhost", "plugins", "sdk", "sdk/serve"},
+	"relay/internal/testplugin": {"sdk", "sdk/serve", "sdk/wire", "sdk/wire/forwarderv1"},
+	"relay/internal/repo":       nil,
+	"plugins":                   {"plugins", "sdk"},
+	"cmd":                       {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "relay/pluginhost", "plugins", "sdk", "sdk/serve"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
@@ -249,5 +250,33 @@ func TestReferenceShowsTheDefaults(t *testing.T) {
 	want.Sources, want.Forwarders = got.Sources, got.Forwarders
 	if diff := cmp.Diff(want, *got); diff != "" {
 		t.Errorf("(-default +reference):\n%s", diff)
+	}
+}
+
+// The generated code is what the contract says today.
+func TestGeneratedCodeIsInStep(t *testing.T) {
+	t.Parallel()
+	const directory = root + "/sdk/wire/forwarderv1"
+	into, err := filepath.Abs(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "run", "../internal/generate", "forwarder.proto", into)
+	cmd.Dir = directory
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"forwarder.pb.go", "forwarder_grpc.pb.go"} {
+		want, err := os.ReadFile(filepath.Join(into, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(directory, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(want, got) {
+			t.Errorf("%s is out of step with forwarder.proto: run go generate ./sdk/wire/...", name)
+		}
 	}
 }

@@ -1,0 +1,526 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pimrelay/pimrelay/relay/internal/testplugin"
+	"github.com/pimrelay/pimrelay/sdk"
+	"github.com/pimrelay/pimrelay/sdk/serve"
+)
+
+// hostMarker makes the test binary a relay, as far as plugins can tell.
+const hostMarker = "be-a-host"
+
+func TestMain(m *testing.M) {
+	testplugin.Main()
+	if len(os.Args) == 3 && os.Args[1] == hostMarker {
+		host(os.Args[2])
+	}
+	os.Exit(m.Run())
+}
+
+// host starts a plugin, prints its process number and waits to be killed.
+func host(directory string) {
+	p := New(process(testplugin.Good), Options{Name: "plug", Directory: directory, Logger: slog.New(slog.DiscardHandler)})
+	err := p.Configure(context.Background(), json.RawMessage(`{"out": "/dev/null"}`))
+	if err == nil {
+		err = p.Started(context.Background())
+	}
+	fmt.Println(p.Status().PID, err)
+	select {}
+}
+
+// quick keeps the tests short.
+var quick = Pace{Look: 10 * time.Millisecond, Ask: 100 * time.Millisecond, Patience: 2 * time.Second, Again: 20 * time.Millisecond, MaxAgain: 200 * time.Millisecond}
+
+func process(way string) Process {
+	var p Process
+	p.SetDefaults()
+	p.Command = testplugin.Command(way)
+	p.Limits.StartTimeout = time.Minute
+	return p
+}
+
+// logs is a log that tests can look into.
+type logs struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// start starts a plugin whose out file is in the returned directory.
+func start(t *testing.T, p Process, config string) (*Plugin, *logs, string) {
+	t.Helper()
+	directory, log := t.TempDir(), &logs{}
+	sockets, err := os.MkdirTemp("", "pimrelay-test-") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	plugin := New(p, Options{Name: "plug", Directory: sockets, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Pace: quick})
+	raw := fmt.Sprintf(`{"out": %q%s}`, filepath.Join(directory, "out"), config)
+	if err := plugin.Configure(t.Context(), json.RawMessage(raw)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = plugin.Close(ctx)
+	})
+	return plugin, log, directory
+}
+
+// running is start, and waits until the plugin runs.
+func running(t *testing.T, p Process, config string) (*Plugin, *logs, string) {
+	t.Helper()
+	plugin, log, directory := start(t, p, config)
+	if err := plugin.Started(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return plugin, log, directory
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("timed out: %s", what)
+		}
+	}
+}
+
+func events(ids ...string) []sdk.Event {
+	all := make([]sdk.Event, len(ids))
+	for i, id := range ids {
+		body := fmt.Appendf(nil, `{"id":%q}`, id)
+		all[i] = sdk.Event{ID: id, Type: "com.akeneo.pim.v1.product.updated", Body: body, Payload: body, ContentType: "application/json", Attempt: 1}
+	}
+	return all
+}
+
+func deliver(t *testing.T, p *Plugin, ids ...string) []sdk.Outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	return p.Deliver(ctx, events(ids...))
+}
+
+func TestDelivers(t *testing.T) {
+	t.Parallel()
+	p, _, directory := running(t, process(testplugin.Good), `, "batch": 10`)
+	if got := deliver(t, p, "a", "b", "c"); len(got) != 3 || got[2].Result != sdk.ResultDelivered {
+		t.Errorf("%+v", got)
+	}
+	out, err := os.ReadFile(filepath.Join(directory, "out"))
+	if err != nil || string(out) != "a\nb\nc\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if err := p.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s := p.Status()
+	if !s.Up || s.PID == 0 || s.Description.Name != "test" || s.Description.Version != "0.1" || !s.Description.Health || !s.Description.KeepsOrder || p.BatchLimits() != (sdk.BatchLimits{Events: 10}) {
+		t.Errorf("%+v", s)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if syscall.Kill(s.PID, 0) == nil {
+		t.Error("the process is still there")
+	}
+	if _, err := os.Stat(filepath.Join(directory, "out.closed")); err != nil {
+		t.Errorf("the forwarder was not closed: %v", err)
+	}
+	if left, err := os.ReadDir(p.Directory); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// What keeps a plugin from starting is said so that a person can mend it.
+func TestStartErrors(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string {
+		path := filepath.Join(directory, name)
+		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	command := func(words ...string) Process {
+		p := process(testplugin.Good)
+		p.Command = words
+		return p
+	}
+	changed := func(change func(*Process)) Process {
+		p := process(testplugin.Good)
+		change(&p)
+		return p
+	}
+	short := func(p Process) Process {
+		p.Limits.StartTimeout = 300 * time.Millisecond
+		return p
+	}
+	zero := "sha256:" + strings.Repeat("0", 64)
+	for name, test := range map[string]struct {
+		process Process
+		config  string
+		want    string
+	}{
+		"missing":        {command("/nowhere/plugin"), "", "stat /nowhere/plugin: no such file or directory"},
+		"directory":      {command(directory), "", "is no file"},
+		"not executable": {command(write("data", "x", 0o600)), "", "is not executable: chmod +x it"},
+		"writable":       {command(write("open", "x", 0o757)), "", "can be written by every user of this machine"},
+		"no program":     {command(write("text", "\x7fno program", 0o700)), "", "exec format error"},
+		"no plugin":      {command("/bin/echo", "hello"), "", "it ended before its handshake with exit status 0"},
+		"ends":           {process(testplugin.Exits), "", "it ended before its handshake with exit status 3 (its last words: cannot find my destination's library)"},
+		"silent":         {short(process(testplugin.Silent)), "", "no handshake within 300ms: is it a pimrelay plugin? If it needs longer, raise process.start_timeout"},
+		"version":        {process(testplugin.Newer), "", "it speaks version 2 of the plugin contract, this relay speaks version 1"},
+		"checksum":       {changed(func(p *Process) { p.Checksum = zero }), "", "is not the file that was declared: its checksum is sha256:"},
+		"file":           {changed(func(p *Process) { p.Files = map[string]string{write("lib.js", "x", 0o600): zero} }), "", "lib.js is not the file that was declared"},
+		"field":          {process(testplugin.Good), `, "secret": 7`, "secret: must be a string"},
+		"unknown":        {process(testplugin.Good), `, "bach": 7`, `bach: unknown key, did you mean "batch"?`},
+		"nobody serves":  {Process{Address: "unix:///nowhere/x.sock", Limits: Limits{StartTimeout: time.Second}}, "", "nobody serves /nowhere/x.sock: start the plugin with --listen unix:///nowhere/x.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, _, _ := start(t, test.process, test.config)
+			err := p.Started(t.Context())
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("%v, want %q", err, test.want)
+			}
+			eventually(t, "it is down", func() bool { return p.Status().Failures > 0 })
+			if down := p.Down(); !strings.Contains(down, "the plugin does not run") {
+				t.Errorf("down: %q", down)
+			}
+			if outcomes, inHand, err := p.Attempt(t.Context(), events("a")); err == nil || inHand || outcomes != nil {
+				t.Errorf("an attempt: %v, %v, %v", outcomes, inHand, err)
+			}
+		})
+	}
+}
+
+// Nothing of the relay's environment reaches a plugin but what programs need.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("PIM_PASSWORD", "the relay's own secret")
+	t.Setenv("TZ", "Europe/Paris")
+	limits := Limits{Environment: map[string]sdk.Secret{"TOKEN": "for the plugin", "PATH": "/opt/bin"}}
+	got := environment(limits, slog.LevelWarn)
+	for _, want := range []string{"TZ=Europe/Paris", "TOKEN=for the plugin", "PATH=/opt/bin", "PIMRELAY_PARENT=stdin", "PIMRELAY_LOG_LEVEL=warn"} {
+		if !strings.Contains("\n"+strings.Join(got, "\n")+"\n", "\n"+want+"\n") {
+			t.Errorf("%q is not in %q", want, got)
+		}
+	}
+	// The process itself sees no more than that and the handshake's.
+	p, _, _ := running(t, process(testplugin.Good), "")
+	if runtime.GOOS != "linux" {
+		return
+	}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.Status().PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(environ, []byte("PIM_PASSWORD")) || !bytes.Contains(environ, []byte("PLUGIN_CLIENT_CERT=")) {
+		t.Errorf("%q", environ)
+	}
+}
+
+// A process that a relay started does not outlive it.
+func TestNoOrphans(t *testing.T) {
+	t.Parallel()
+	directory, err := os.MkdirTemp("", "pimrelay-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	cmd := exec.Command(os.Args[0], hostMarker, directory)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	var problem string
+	if _, err := fmt.Fscanln(stdout, &pid, &problem); err != nil || pid == 0 || problem != "<nil>" {
+		t.Fatalf("pid %d, %s, %v", pid, problem, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	eventually(t, "the plugin has ended, too", func() bool { return hasEnded(pid) })
+}
+
+// hasEnded reports whether a process has gone, or is a zombie whose new parent has
+// not looked yet.
+func hasEnded(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && bytes.Contains(stat, []byte(") Z "))
+}
+
+// What a plugin has started ends with it.
+func TestProcessGroup(t *testing.T) {
+	t.Parallel()
+	p, log, _ := running(t, process(testplugin.Parent), "")
+	eventually(t, "the child is known", func() bool { return strings.Contains(log.String(), "child=") })
+	_, after, _ := strings.Cut(log.String(), "child=")
+	child, err := strconv.Atoi(strings.FieldsFunc(after, func(r rune) bool { return r < '0' || r > '9' })[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.Status().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the child has ended", func() bool { return hasEnded(child) })
+	eventually(t, "the plugin is back", func() bool { return p.Status().Up && p.Status().Failures == 1 })
+}
+
+// Closing waits for the deliveries in hand.
+func TestCloseDrains(t *testing.T) {
+	t.Parallel()
+	p, _, directory := running(t, process(testplugin.Good), `, "slow": "300ms"`)
+	outcomes := make(chan []sdk.Outcome)
+	go func() { outcomes <- p.Deliver(context.Background(), events("a")) }()
+	// The delivery is in the plugin's hands when another one is through.
+	deliver(t, p, "b")
+	go func() { outcomes <- p.Deliver(context.Background(), events("c")) }()
+	if got := <-outcomes; got[0].Result != sdk.ResultDelivered {
+		t.Errorf("%+v", got)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	got := <-outcomes
+	out, err := os.ReadFile(filepath.Join(directory, "out"))
+	if err != nil || strings.Contains(string(out), "c") != (got[0].Result == sdk.ResultDelivered) {
+		t.Errorf("%q, %+v, %v", out, got, err)
+	}
+}
+
+// Whatever a plugin prints becomes log, at its level, in bounds.
+func TestOutputBecomesLog(t *testing.T) {
+	t.Parallel()
+	log := &logs{}
+	o := newOutput(slog.New(slog.NewTextHandler(log, nil)), newAllowance())
+	s := o.stream("stderr")
+	for _, part := range []string{
+		"plain ", "words\r\n\n", `{"time":"x","level":"WARN","msg":"careful","port":8080}` + "\n",
+		`{"@level":"error","@message":"as hclog does","@module":"m"}` + "\n", `{"level":50,"msg":"as pino does"}` + "\n",
+		`{"level":"debug","msg":"not shown"}` + "\n", `{"no":"message"}` + "\n", "\xff\n", strings.Repeat("x", 3*longestLine) + "\n", "{broken\n",
+	} {
+		if n, err := s.Write([]byte(part)); n != len(part) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	got := log.String()
+	for _, want := range []string{
+		`level=INFO msg="plugin output" stream=stderr line="plain words"`, `level=WARN msg=careful port=8080`, `level=ERROR msg="as hclog does"`,
+		`level=ERROR msg="as pino does"`, `line="{\"no\":\"message\"}"`, `line=` + strings.Repeat("x", longestLine) + "\n", `line={broken`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "not shown") {
+		t.Errorf("debug in\n%s", got)
+	}
+	for range 10 * linesAtOnce {
+		fmt.Fprintln(s, "noise")
+	}
+	if n := strings.Count(log.String(), "noise"); n > linesAtOnce+2*linesPerSecond {
+		t.Errorf("%d lines of noise were logged", n)
+	}
+	fmt.Fprintln(s, "panic: because")
+	fmt.Fprintln(s, "goroutine 1 [running]:")
+	if words := o.lastWords(); words != "panic: because" {
+		t.Errorf("last words %q", words)
+	}
+}
+
+func FuzzOutput(f *testing.F) {
+	f.Add([]byte(`{"level":"warn","msg":"m","a":{"b":[1]}}` + "\n"))
+	f.Add([]byte(`{"level":1e300,"@message":"m"}` + "\nplain\r\n{\n"))
+	f.Add([]byte(strings.Repeat("\x00", 10_000) + "\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o := newOutput(slog.New(slog.DiscardHandler), newAllowance())
+		s := o.stream("stderr")
+		if n, err := s.Write(data); n != len(data) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		if words := o.lastWords(); len(words) > longestWords {
+			t.Errorf("%d bytes of last words", len(words))
+		}
+	})
+}
+
+// A service that somebody else runs takes deliveries over its socket, may be
+// restarted, and does not have to serve one relay only.
+func TestService(t *testing.T) {
+	t.Parallel()
+	socket := serviceDirectory(t) + "/x.sock"
+	stop := serveAt(t, socket, 0o600)
+	service := Process{Address: "unix://" + socket, Limits: Limits{StartTimeout: 10 * time.Second}}
+	p, _, directory := running(t, service, "")
+	other, _, _ := running(t, service, "")
+	if got := deliver(t, p, "a"); got[0].Result != sdk.ResultDelivered {
+		t.Fatalf("%+v", got)
+	}
+	if err := other.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := deliver(t, p, "b"); got[0].Result != sdk.ResultDelivered {
+		t.Errorf("after another lane has closed its forwarder: %+v", got)
+	}
+	stop()
+	eventually(t, "it is down", func() bool { return p.Down() != "" })
+	if _, inHand, err := p.Attempt(t.Context(), events("c")); err == nil || inHand {
+		t.Errorf("in hand %v, %v", inHand, err)
+	}
+	serveAt(t, socket, 0o600)
+	eventually(t, "it is back", func() bool { return p.Down() == "" })
+	if got := deliver(t, p, "c"); got[0].Result != sdk.ResultDelivered {
+		t.Errorf("%+v", got)
+	}
+	out, err := os.ReadFile(filepath.Join(directory, "out"))
+	if diff := cmp.Diff("a\nb\nc\n", string(out)); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func serviceDirectory(t *testing.T) string {
+	t.Helper()
+	directory, err := os.MkdirTemp("", "pimrelay-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	return directory
+}
+
+// serveAt serves the test plugin at a socket, until stop or the test's end.
+func serveAt(t *testing.T, socket string, mode os.FileMode) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- serve.Service(ctx, testplugin.New, "unix://"+socket, mode, slog.New(slog.DiscardHandler))
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	eventually(t, "the socket is there", func() bool {
+		conn, err := net.Dial("unix", socket)
+		return err == nil && conn.Close() == nil
+	})
+	return stop
+}
+
+// A socket that others could have put there, or can listen at, is not used.
+func TestServicePermissions(t *testing.T) {
+	t.Parallel()
+	directory := serviceDirectory(t)
+	socket := filepath.Join(directory, "x.sock")
+	serveAt(t, socket, 0o666)
+	if err := checkSocket(socket); err == nil || !strings.Contains(err.Error(), "open to every user") {
+		t.Errorf("%v", err)
+	}
+	if err := os.Chmod(socket, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSocket(socket); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(directory, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSocket(socket); err == nil || !strings.Contains(err.Error(), "can put another socket in the place") {
+		t.Errorf("%v", err)
+	}
+	if err := os.Chmod(directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(socket, 4242, 4242); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkSocket(socket); err == nil || !strings.Contains(err.Error(), "belongs to user 4242") {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := checkSocket(os.Args[0]); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	for _, data := range []string{serviceDirectory(t), filepath.Join(t.TempDir(), strings.Repeat("long", 20))} {
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		first, err := Directory(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(first, "stale"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Directory(data)
+		if err != nil || again != first || len(first) > longestDirectory {
+			t.Errorf("%q, %q, %v", first, again, err)
+		}
+		info, err := os.Stat(again)
+		if err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%v, %v", info, err)
+		}
+		if left, err := os.ReadDir(again); err != nil || len(left) > 0 {
+			t.Errorf("left %v, %v", left, err)
+		}
+		if err := os.RemoveAll(again); err != nil {
+			t.Error(err)
+		}
+	}
+}
