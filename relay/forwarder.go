@@ -158,6 +158,8 @@ func starting(ctx context.Context, forwarder sdk.Forwarder) error {
 // PluginReport is what became of starting one forwarder's plugin.
 type PluginReport struct {
 	Forwarder, Plugin string
+	// Runs is "command", "service" or "isolated".
+	Runs string
 	pluginhost.Status
 	Err error
 }
@@ -179,7 +181,7 @@ func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config,
 		if !ok {
 			continue
 		}
-		report := PluginReport{Forwarder: name, Plugin: f.label()}
+		report := PluginReport{Forwarder: name, Plugin: f.label(), Runs: f.runs()}
 		report.Status, report.Err = try(ctx, name, f, process, sockets)
 		reports = append(reports, report)
 		faults = append(faults, startFaults(&f, report.Err).Within("forwarders."+name)...)
@@ -209,19 +211,24 @@ func try(ctx context.Context, name string, f Forwarder, process pluginhost.Proce
 	return status, errors.Join(err, closeForwarder(plugin))
 }
 
+// runs says how a forwarder runs that is not in this process.
+func (f *Forwarder) runs() string {
+	switch {
+	case f.Address != "":
+		return "service"
+	case f.Isolate:
+		return "isolated"
+	}
+	return "command"
+}
+
 // startFaults is what is wrong with a section whose plugin did not start.
 func startFaults(f *Forwarder, err error) sdk.Faults {
 	var faults sdk.Faults
 	if err == nil || errors.As(err, &faults) {
 		return configFaults(err)
 	}
-	field := "command"
-	switch {
-	case f.Address != "":
-		field = "address"
-	case f.Isolate:
-		field = "isolate"
-	}
+	field := map[string]string{"service": "address", "isolated": "isolate", "command": "command"}[f.runs()]
 	faults.Add(field, "the plugin does not start: "+err.Error())
 	return faults
 }

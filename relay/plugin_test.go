@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pimrelay/pimrelay/plugins"
+	"github.com/pimrelay/pimrelay/relay"
 	"github.com/pimrelay/pimrelay/relay/admin"
 	"github.com/pimrelay/pimrelay/relay/internal/testplugin"
 	"github.com/pimrelay/pimrelay/relay/pluginhost"
@@ -261,5 +263,33 @@ func TestIsolatedBuiltin(t *testing.T) {
 	}
 	if p := d.plug().Process; p == nil || !p.Up || p.PID == os.Getpid() || p.Name != "http" {
 		t.Errorf("%+v", p)
+	}
+}
+
+// A plugin that somebody runs by hand, under a debugger for instance, takes the
+// place of a forwarder's own; the door never notices that it comes and goes.
+func TestAttach(t *testing.T) {
+	t.Parallel()
+	sockets, err := os.MkdirTemp("", "pimrelay-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	address := "unix://" + filepath.Join(sockets, "x.sock")
+	d := startWith(t, t.TempDir(), manual+pluginLane(testplugin.Exits, "", ""), func(o *relay.Options) { o.Attach = map[string]string{"plug": address} })
+	d.postMany(5)
+	if f := d.plug(); f.Backlog != 5 || f.Process.Up {
+		t.Errorf("%+v, process %+v", f, f.Process)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- serve.Service(ctx, testplugin.New, address, 0o600, slog.New(slog.DiscardHandler))
+	}()
+	eventually(t, "all are delivered", func() bool { return len(d.delivered()) == 5 && d.plug().Backlog == 0 })
+	d.stop()
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

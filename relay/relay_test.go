@@ -95,6 +95,12 @@ type daemon struct {
 // replaced.
 func start(t *testing.T, dir, yaml string) *daemon {
 	t.Helper()
+	return startWith(t, dir, yaml, func(*relay.Options) {})
+}
+
+// startWith is start with other options.
+func startWith(t *testing.T, dir, yaml string, change func(*relay.Options)) *daemon {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +112,13 @@ func start(t *testing.T, dir, yaml string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Relay = relay.New(cfg, relay.Options{
+	options := relay.Options{
 		Version: "test", Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Builtin: plugins.Builtin, Listener: listener,
 		Isolated: func(name string) []string { return []string{os.Args[0], isolatedMarker, name} }, PluginPace: quick,
 		File: file, Load: func() (*relay.Config, error) { return relay.Load(file, nil, plugins.Builtin) },
-	})
+	}
+	change(&options)
+	d.Relay = relay.New(cfg, options)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

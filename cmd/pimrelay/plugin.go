@@ -21,7 +21,7 @@ func newPluginCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPluginServeCommand())
+	cmd.AddCommand(newPluginListCommand(), newPluginServeCommand())
 	return cmd
 }
 
