@@ -405,22 +405,6 @@ func collectFields(v reflect.Value, fields map[string]reflect.Value) {
 	}
 }
 
-// configKey is the key of a struct's field, or empty for an embedded struct that
-// lends its own. Not every field is wanted.
-func configKey(field reflect.StructField) (name string, wanted bool) {
-	tag := field.Tag.Get("json")
-	name, _, _ = strings.Cut(tag, ",")
-	switch {
-	case tag == "-":
-		return "", false
-	case name == "" && field.Anonymous && field.Type.Kind() == reflect.Struct:
-		return "", true
-	case !field.IsExported():
-		return "", false
-	}
-	return cmp.Or(name, field.Name), true
-}
-
 // kindOf names what raw is, without showing it.
 func kindOf(raw json.RawMessage) string {
 	switch raw[0] {

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
@@ -117,6 +118,22 @@ func addProperties(v reflect.Value, into map[string]property) {
 	for _, e := range embedded {
 		addProperties(e, into)
 	}
+}
+
+// configKey is the key of a struct's field, or empty for an embedded struct that
+// lends its own. Not every field is wanted.
+func configKey(field reflect.StructField) (name string, wanted bool) {
+	tag := field.Tag.Get("json")
+	name, _, _ = strings.Cut(tag, ",")
+	switch {
+	case tag == "-":
+		return "", false
+	case name == "" && field.Anonymous && field.Type.Kind() == reflect.Struct:
+		return "", true
+	case !field.IsExported():
+		return "", false
+	}
+	return cmp.Or(name, field.Name), true
 }
 
 // withDefault shows a default that is not zero.

@@ -107,7 +107,7 @@ func (p *Plugin) setUp(e *endpoint, began time.Time) {
 	p.tell()
 	p.Metrics.up.WithLabelValues(p.Name).Set(1)
 	p.Metrics.starts.WithLabelValues(p.Name).Inc()
-	p.Logger.Info("plugin started", "pid", e.pid, "name", e.description.Name, "version", e.description.Version, "took", time.Since(began).Round(time.Millisecond))
+	p.Logger.Info("plugin started", "process", e.pid, "name", e.description.Name, "version", e.description.Version, "took", time.Since(began).Round(time.Millisecond))
 }
 
 func (p *Plugin) setDown(failed failure, failures int, next time.Time) {
