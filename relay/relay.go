@@ -129,6 +129,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	if r.sockets, err = pluginhost.Directory(r.config().DataDir); err != nil {
 		return err
 	}
+	defer os.RemoveAll(r.sockets)
 	if err := r.openSources(); err != nil {
 		return err
 	}

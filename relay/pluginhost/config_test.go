@@ -80,6 +80,7 @@ func FuzzSchema(f *testing.F) {
 			return
 		}
 		_ = checkSchema(schema, config) // must come back, and not panic
+		_ = newRedactor(Limits{}, schema, config)
 	})
 }
 

@@ -85,7 +85,13 @@ func (p *Plugin) configure(ctx context.Context, e *endpoint) (err error) {
 	if err != nil {
 		return err
 	}
+	// From here on it knows secrets.
+	p.secrets.Store(newRedactor(p.process.Limits, described.ConfigSchema, p.config))
 	if e.description, err = e.Configure(ctx, p.Name, p.config); err != nil {
+		var faults sdk.Faults
+		if errors.As(err, &faults) {
+			p.secrets.Load().faults(faults)
+		}
 		return err
 	}
 	return checkSchema(described.ConfigSchema, p.config)
@@ -102,7 +108,7 @@ func (p *Plugin) spawn(ctx context.Context) (*endpoint, error) {
 	}
 	cmd := exec.Command(p.process.Command[0], p.process.Command[1:]...)
 	cmd.Env = environment(p.process.Limits, p.level())
-	out := newOutput(p.Logger, p.allowance)
+	out := newOutput(p.Logger, p.allowance, func(s string) string { return p.secrets.Load().text(s) })
 	run := newRunner(cmd, out)
 	deadline, _ := ctx.Deadline()
 	client := plugin.NewClient(&plugin.ClientConfig{

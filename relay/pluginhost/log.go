@@ -56,14 +56,15 @@ func (a *allowance) take(now time.Time) (ok bool, dropped int) {
 type output struct {
 	logger    *slog.Logger
 	allowance *allowance
+	redact    func(string) string
 
 	mu    sync.Mutex // guards what follows
 	words string     // the last line that was no informational log record
 	first string     // of a panic or fatal error, which counts more
 }
 
-func newOutput(logger *slog.Logger, a *allowance) *output {
-	return &output{logger: logger, allowance: a}
+func newOutput(logger *slog.Logger, a *allowance, redact func(string) string) *output {
+	return &output{logger: logger, allowance: a, redact: redact}
 }
 
 // lastWords are the line that says best why the process has ended, or nothing.
@@ -110,6 +111,7 @@ func (o *output) line(stream, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
 	}
+	line = o.redact(line)
 	level, message, attributes := parse(line)
 	if message == "" {
 		message, attributes = "plugin output", []any{"stream", stream, "line", line}

@@ -57,6 +57,7 @@ type Plugin struct {
 	first   chan struct{}      // closed after the first start
 	changed chan struct{}
 
+	secrets atomic.Pointer[redactor]
 	current atomic.Pointer[endpoint] // nil while the plugin takes no calls
 	closing atomic.Bool
 
@@ -131,6 +132,7 @@ func (p *Plugin) Configure(ctx context.Context, config json.RawMessage) error {
 		return errors.New("the plugin is configured already")
 	}
 	p.config = config
+	p.secrets.Store(newRedactor(p.process.Limits, nil, config))
 	// The plugin runs until Close, whatever becomes of ctx.
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.done = make(chan struct{})
@@ -166,6 +168,7 @@ func (p *Plugin) Attempt(ctx context.Context, events []sdk.Event) (outcomes []sd
 	e.calls.RLock()
 	outcomes, err = e.Deliver(ctx, events)
 	e.calls.RUnlock()
+	p.secrets.Load().outcomes(outcomes)
 	var lost *wire.LostError
 	if !errors.As(err, &lost) {
 		return outcomes, false, err
@@ -200,10 +203,14 @@ func (p *Plugin) BatchLimits() sdk.BatchLimits { return p.Status().Description.L
 
 // Health asks the plugin for the health of its destination.
 func (p *Plugin) Health(ctx context.Context) error {
-	if e := p.current.Load(); e != nil {
-		return e.Health(ctx)
+	e := p.current.Load()
+	if e == nil {
+		return errors.New(p.Down())
 	}
-	return errors.New(p.Down())
+	if err := e.Health(ctx); err != nil {
+		return errors.New(p.secrets.Load().text(err.Error()))
+	}
+	return nil
 }
 
 // Down is why the plugin takes no calls, or empty if it does.

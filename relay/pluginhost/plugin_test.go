@@ -340,10 +340,10 @@ func TestCloseDrains(t *testing.T) {
 func TestOutputBecomesLog(t *testing.T) {
 	t.Parallel()
 	log := &logs{}
-	o := newOutput(slog.New(slog.NewTextHandler(log, nil)), newAllowance())
+	o := newOutput(slog.New(slog.NewTextHandler(log, nil)), newAllowance(), strings.ToLower)
 	s := o.stream("stderr")
 	for _, part := range []string{
-		"plain ", "words\r\n\n", `{"time":"x","level":"WARN","msg":"careful","port":8080}` + "\n",
+		"plain ", "WORDS\r\n\n", `{"time":"x","level":"warn","msg":"careful","port":8080}` + "\n",
 		`{"@level":"error","@message":"as hclog does","@module":"m"}` + "\n", `{"level":50,"msg":"as pino does"}` + "\n",
 		`{"level":"debug","msg":"not shown"}` + "\n", `{"no":"message"}` + "\n", "\xff\n", strings.Repeat("x", 3*longestLine) + "\n", "{broken\n",
 	} {
@@ -381,7 +381,7 @@ func FuzzOutput(f *testing.F) {
 	f.Add([]byte(`{"level":1e300,"@message":"m"}` + "\nplain\r\n{\n"))
 	f.Add([]byte(strings.Repeat("\x00", 10_000) + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		o := newOutput(slog.New(slog.DiscardHandler), newAllowance())
+		o := newOutput(slog.New(slog.DiscardHandler), newAllowance(), strings.ToLower)
 		s := o.stream("stderr")
 		if n, err := s.Write(data); n != len(data) || err != nil {
 			t.Errorf("%d, %v", n, err)
@@ -522,5 +522,27 @@ func TestDirectory(t *testing.T) {
 		if err := os.RemoveAll(again); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// What a plugin says shows none of its secrets, wherever they come up.
+func TestSecretsAreRedacted(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-hunter2"
+	service := process(testplugin.Good)
+	service.Limits.Environment = map[string]sdk.Secret{"TOKEN": "token-of-the-environment"}
+	p, log, _ := running(t, service, `, "secret": "`+secret+`", "tell": true`)
+	got := deliver(t, p, "a")
+	if got[0].Result != sdk.ResultRejected || got[0].Reason != "the secret is [redacted]" || got[0].Answer != "and TOKEN is [redacted]" {
+		t.Errorf("%+v", got)
+	}
+	eventually(t, "the log", func() bool { return strings.Contains(log.String(), "it is [redacted]") })
+	if text := log.String(); strings.Contains(text, secret) || strings.Contains(text, "token-of") {
+		t.Errorf("a secret in\n%s", text)
+	}
+	nested := newRedactor(Limits{}, json.RawMessage(`{"properties": {"headers": {"additionalProperties": {"writeOnly": true}}, "list": {"items": {"properties": {"key": {"writeOnly": true}}}}, "whole": {"writeOnly": true}, "open": {}}}`),
+		json.RawMessage(`{"headers": {"A": "header-secret"}, "list": [{"key": "listed-secret"}], "whole": {"x": ["whole-secret"]}, "open": "no-secret-at-all", "more": "short"}`))
+	if got := nested.text("header-secret listed-secret whole-secret no-secret-at-all short"); got != "[redacted] [redacted] [redacted] no-secret-at-all short" {
+		t.Error(got)
 	}
 }

@@ -117,7 +117,8 @@ func level() slog.Level {
 // serveRelay serves the relay that has started this process, until it says to
 // stop.
 func serveRelay(newForwarder func(*slog.Logger) sdk.Forwarder, stderr io.Writer) {
-	signal.Ignore(syscall.SIGTERM)
+	// Not signal.Ignore, which programs that the plugin starts would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM)
 	if os.Getenv(ParentVariable) != "" {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)

@@ -145,6 +145,7 @@ func (s *oddServer) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.Client
 type config struct {
 	Out       string       `json:"out" doc:"file to which the ids of delivered events are appended"`
 	Secret    sdk.Secret   `json:"secret"`
+	Tell      bool         `json:"tell" doc:"tell secrets"`
 	Batch     int          `json:"batch" doc:"most events of a delivery"`
 	Exit      string       `json:"exit" doc:"event with which the process ends, before anything is delivered"`
 	ExitAfter string       `json:"exit_after" doc:"event with which it ends once, after everything is delivered"`
@@ -195,6 +196,10 @@ func (f *forwarder) Health(context.Context) error {
 }
 
 func (f *forwarder) Deliver(ctx context.Context, events []sdk.Event) []sdk.Outcome {
+	if f.config.Tell {
+		f.logger.Warn("it is " + string(f.config.Secret))
+		return sdk.Each(len(events), sdk.Outcome{Result: sdk.ResultRejected, Reason: "the secret is " + string(f.config.Secret), Answer: "and TOKEN is " + os.Getenv("TOKEN")})
+	}
 	outcomes := sdk.Each(len(events), sdk.Outcome{Result: sdk.ResultDelivered, Answer: strings.Repeat("x", int(f.config.Answer))})
 	few := false
 	for i := range events {
