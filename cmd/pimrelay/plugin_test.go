@@ -69,12 +69,12 @@ func TestPluginList(t *testing.T) {
 // check starts the plugins, and says at which line one does not.
 func TestCheckStartsPlugins(t *testing.T) {
 	t.Parallel()
-	file, dir := pluginsFile(t, someForwarders)
+	file, _ := pluginsFile(t, someForwarders)
 	code, out, errOut := pimrelay(t, "check", "-c", file)
 	if code != exitConfiguration || !strings.Contains(errOut, ":8: forwarders.broken.command: the plugin does not start: it ended before its handshake") {
 		t.Errorf("exit code %d\n%s%s", code, out, errOut)
 	}
-	file, dir = pluginsFile(t, `
+	file, dir := pluginsFile(t, `
   archive: {plugin: file, isolate: true, config: {path: "{dir}/events.jsonl"}}
 `)
 	code, out, errOut = pimrelay(t, "check", "-c", file)
