@@ -26,11 +26,13 @@ func (p *Plugin) supervise(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
 		e, err := p.launch(ctx)
-		p.started(err)
 		failed := failure{"start", err}
 		up := time.Now()
 		if err == nil {
 			p.setUp(e, began)
+		}
+		p.started(err)
+		if err == nil {
 			failed = p.watch(ctx, e)
 			if failed.cause == "memory" {
 				p.finish(ctx, e, failed.err)
