@@ -2,6 +2,9 @@ module github.com/pimrelay/pimrelay
 
 go 1.26.0
 
+// Packages of other languages are none of Go's business.
+ignore ./examples/plugin-node/node_modules
+
 require (
 	cel.dev/cel-go v0.33.2
 	github.com/bufbuild/protocompile v0.14.1
