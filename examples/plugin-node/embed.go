@@ -5,7 +5,8 @@ package pluginnode
 
 import "embed"
 
-// Files are the contract, the program, and the packages that they need.
+// Files are the contract, the program, the packages that they need, and what
+// fetch's answers need.
 //
-//go:embed config.js forwarder.proto main.js package.json package-lock.json pimrelay.js
+//go:embed answer.js config.js forwarder.proto main.js package.json package-lock.json pimrelay.js
 var Files embed.FS

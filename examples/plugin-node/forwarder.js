@@ -3,6 +3,7 @@
 // pimrelay.js calls configure once for each forwarder of the relay's
 // configuration that uses this plugin, then deliver any number of times, also
 // concurrently, and close at the end, when no deliver is running any more.
+import { beginning, retryAfter } from './answer.js';
 import { Faults, delivered, rejected, retry, throttled } from './pimrelay.js';
 
 export const name = 'http-node';
@@ -100,37 +101,6 @@ async function post(url, token, event, signal) {
     return rejected(reason, answer);
   }
   return retry(reason, after, answer);
-}
-
-// beginning reads an answer, so that its connection can be used again, and
-// returns the start of it. Long and slow ones are cut off: the status counts.
-async function beginning(response) {
-  if (!response.body) return '';
-  const reader = response.body.getReader();
-  const timer = setTimeout(() => reader.cancel().catch(() => {}), 1000);
-  const chunks = [];
-  let length = 0;
-  try {
-    while (length < 64 << 10) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      length += value.length;
-      if (chunks.length < 16) chunks.push(value);
-    }
-    if (length >= 64 << 10) await reader.cancel();
-  } catch {
-    // broken off
-  } finally {
-    clearTimeout(timer);
-  }
-  return Buffer.concat(chunks).subarray(0, 2048).toString();
-}
-
-// retryAfter is the wait in milliseconds that a Retry-After header asks for, in
-// either of its forms; 0 if it asks for none.
-function retryAfter(value) {
-  const seconds = /^\d+$/.test(value ?? '') ? Number(value) : (Date.parse(value ?? '') - Date.now()) / 1000;
-  return Number.isNaN(seconds) ? 0 : Math.min(Math.max(seconds, 0), 86_400) * 1000;
 }
 
 // visible is text as it can stand in a header: it comes from outside.
