@@ -34,6 +34,9 @@ type Config struct {
 	Log        Log                  `koanf:"log"`
 	// DrainTimeout is how long shutting down waits for deliveries in hand.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	// Redact takes out of a text whatever a reference of the file, such as
+	// ${env:NAME}, resolved to. Load sets it.
+	Redact func(string) string
 }
 
 // Listen is the door.
@@ -120,6 +123,7 @@ func Load(path string, environ []string, builtin Builtin) (*Config, error) {
 	if err := problems.With(doc.Problems(cfg.validate(builtin))).Err(); err != nil {
 		return nil, err
 	}
+	cfg.Redact = doc.Redact
 	return &cfg, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
@@ -128,22 +129,29 @@ func (f *Forwarder) process(isolated Isolated) (p pluginhost.Process, ok bool) {
 }
 
 // newForwarder makes and configures a lane's forwarder. A plugin is being
-// started when it returns: what becomes of that, it tells itself.
-func (r *Relay) newForwarder(ctx context.Context, name string, f Forwarder) (sdk.Forwarder, error) {
+// started when it returns: what becomes of that, it tells itself. redact is that
+// of the configuration.
+func (r *Relay) newForwarder(ctx context.Context, name string, f Forwarder, redact func(string) string) (sdk.Forwarder, error) {
 	logger := r.Logger.With("forwarder", name, "plugin", f.label())
 	process, ok := f.process(r.Isolated)
-	if !ok {
-		return f.inProcess(ctx, r.Builtin, logger)
-	}
 	if address := r.Attach[name]; address != "" {
 		logger.Warn("attached to a plugin that somebody else runs, for development", "address", address)
-		process = pluginhost.Process{Address: address, Limits: process.Limits}
+		process, ok = pluginhost.Process{Address: address, Limits: process.Limits}, true
+	}
+	if !ok {
+		return f.inProcess(ctx, r.Builtin, logger)
 	}
 	raw, err := f.raw()
 	if err != nil {
 		return nil, err
 	}
-	plugin := pluginhost.New(process, pluginhost.Options{Name: name, Directory: r.sockets, Logger: logger, Metrics: r.pluginMetrics, Pace: r.PluginPace})
+	sockets := ""
+	if process.Address == "" {
+		if sockets, err = r.sockets(); err != nil {
+			return nil, err
+		}
+	}
+	plugin := pluginhost.New(process, pluginhost.Options{Name: name, Directory: sockets, Redact: redact, Logger: logger, Metrics: r.pluginMetrics, Pace: r.PluginPace})
 	return plugin, plugin.Configure(ctx, raw)
 }
 
@@ -168,9 +176,16 @@ type PluginReport struct {
 // has a process of its own, configures it as the daemon will, and ends it again.
 // The error is config.Problems with everything that is wrong.
 func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config, isolated Isolated) ([]PluginReport, error) {
+	if !slices.ContainsFunc(sorted(cfg.Forwarders), func(name string) bool {
+		f := cfg.Forwarders[name]
+		_, ok := f.process(isolated)
+		return ok
+	}) {
+		return nil, nil
+	}
 	sockets, err := os.MkdirTemp("", "pimrelay-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a directory for plugins' sockets: %w", err)
 	}
 	defer os.RemoveAll(sockets)
 	var reports []PluginReport
@@ -182,7 +197,12 @@ func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config,
 			continue
 		}
 		report := PluginReport{Forwarder: name, Plugin: f.label(), Runs: f.runs()}
-		report.Status, report.Err = try(ctx, name, f, process, sockets)
+		report.Status, report.Err = try(ctx, f, pluginhost.New(process, pluginhost.Options{
+			Name: name, Directory: sockets, Redact: cfg.Redact, Logger: slog.New(slog.DiscardHandler),
+		}))
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("interrupted: %w", ctx.Err())
+		}
 		reports = append(reports, report)
 		faults = append(faults, startFaults(&f, report.Err).Within("forwarders."+name)...)
 	}
@@ -197,12 +217,11 @@ func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config,
 }
 
 // try starts and configures one plugin, and ends it.
-func try(ctx context.Context, name string, f Forwarder, process pluginhost.Process, sockets string) (pluginhost.Status, error) {
+func try(ctx context.Context, f Forwarder, plugin *pluginhost.Plugin) (pluginhost.Status, error) {
 	raw, err := f.raw()
 	if err != nil {
 		return pluginhost.Status{}, err
 	}
-	plugin := pluginhost.New(process, pluginhost.Options{Name: name, Directory: sockets, Logger: slog.New(slog.DiscardHandler)})
 	if err := plugin.Configure(ctx, raw); err != nil {
 		return pluginhost.Status{}, err
 	}

@@ -131,7 +131,7 @@ func (s *lanes) warnings() []observe.Warning {
 func (r *Relay) openLanes(ctx context.Context) error {
 	for _, name := range sorted(r.config().Forwarders) {
 		cfg := r.config().Forwarders[name]
-		forwarder, err := r.newForwarder(ctx, name, cfg)
+		forwarder, err := r.newForwarder(ctx, name, cfg, r.config().Redact)
 		if err == nil {
 			err = r.openLane(ctx, name, r.config(), forwarder)
 		}
@@ -200,6 +200,7 @@ func closeForwarder(f sdk.Forwarder) error {
 // holdLanes stops all lanes when ctx ends.
 func (r *Relay) holdLanes(ctx context.Context) error {
 	<-ctx.Done()
+	close(r.stopping)
 	r.reloading <- struct{}{} // a reload under way ends first, and none follows
 	return r.stopLanes()
 }

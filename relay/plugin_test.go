@@ -293,3 +293,65 @@ func TestAttach(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A plugin that ends at every event, because its destination is away, costs no
+// event: the backlog waits, the lane shows why, and with a better plugin
+// everything arrives.
+func TestPluginThatEndsAtEveryEvent(t *testing.T) {
+	t.Parallel()
+	const events = 12
+	d := start(t, t.TempDir(), manual+pluginLane(testplugin.Good, "", fmt.Sprintf(", exit: %q", testplugin.Any)))
+	d.postMany(events)
+	eventually(t, "it has ended often enough", func() bool {
+		ends, err := os.ReadFile(filepath.Join(d.dir, "out.ends"))
+		return err == nil && strings.Count(string(ends), "\n") > 12
+	})
+	if f := d.plug(); f.Backlog != events || f.DeadLetters != 0 || f.Breaker != "closed" {
+		t.Errorf("%+v", f)
+	}
+	checkDead(t, d, "", "")
+	d.write(manual + pluginLane(testplugin.Good, "", ""))
+	if _, err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "everything is delivered", func() bool { return len(d.delivered()) == events && d.plug().Backlog == 0 })
+}
+
+// A reload that waits for a plugin does not hold up the end of the relay.
+func TestReloadDoesNotHoldUpTheEnd(t *testing.T) {
+	t.Parallel()
+	d := start(t, t.TempDir(), manual+pluginLane(testplugin.Good, "", ""))
+	eventually(t, "it runs", func() bool { return d.plug().Process.Up })
+	d.write(manual + pluginLane(testplugin.Silent, ", process: {start_timeout: 10m}", ""))
+	reloaded := make(chan error, 1)
+	go func() {
+		_, err := d.Reload(context.Background())
+		reloaded <- err
+	}()
+	began := time.Now()
+	eventually(t, "the reload waits for the plugin", func() bool { return len(processes(t, testplugin.Silent)) > 0 })
+	d.stop()
+	if err := <-reloaded; err == nil {
+		t.Error("the reload has succeeded")
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("the end took %s", took)
+	}
+}
+
+// processes are the children of this one that are the test plugin, started in
+// that way.
+func processes(t *testing.T, way string) (pids []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		line, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(line), strings.Join(testplugin.Command(way), "\x00")) {
+			pids = append(pids, file)
+		}
+	}
+	return pids
+}

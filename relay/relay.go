@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +66,7 @@ type Relay struct {
 	opened      chan struct{} // closed when the door is open and what follows is set
 
 	pluginMetrics *pluginhost.Metrics
-	sockets       string // directory of the plugins' sockets
+	sockets       func() (string, error) // makes the directory of the plugins' sockets, once
 
 	journal   *journal.Journal
 	state     *subscription.State
@@ -74,6 +75,7 @@ type Relay struct {
 	address   string // of the door
 	telemetry string // address
 
+	stopping  chan struct{}          // closed when the lanes are told to stop
 	reloading chan struct{}          // has an element during a reload, and from the shutdown on
 	current   atomic.Pointer[Config] // replaced by a reload only, which holds reloading
 	reloaded  chan struct{}          // receives after a reload
@@ -88,7 +90,7 @@ func New(cfg *Config, opt Options) *Relay {
 	registry := observe.NewRegistry(opt.Version)
 	r := &Relay{
 		Options: opt, registry: registry, health: observe.NewHealth(registry), laneMetrics: dispatch.NewMetrics(registry), pluginMetrics: pluginhost.NewMetrics(registry),
-		started: time.Now().UTC(), opened: make(chan struct{}), reloading: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
+		started: time.Now().UTC(), opened: make(chan struct{}), stopping: make(chan struct{}), reloading: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
 		sources: sources{all: make(map[string]*source)}, lanes: lanes{all: make(map[string]*lane), paused: make(map[string]bool)},
 	}
 	r.current.Store(cfg)
@@ -126,10 +128,12 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.journal.Close()) }()
-	if r.sockets, err = pluginhost.Directory(r.config().DataDir); err != nil {
-		return err
-	}
-	defer os.RemoveAll(r.sockets)
+	made := ""
+	r.sockets = sync.OnceValues(func() (_ string, err error) {
+		made, err = pluginhost.Directory(r.config().DataDir)
+		return made, err
+	})
+	defer func() { _ = os.RemoveAll(made) }()
 	if err := r.openSources(); err != nil {
 		return err
 	}

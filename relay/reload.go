@@ -55,6 +55,16 @@ func (r *Relay) reload(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("wait for another reload, or the shutdown: %w", ctx.Err())
 	}
 	defer func() { <-r.reloading }()
+	// Nothing that is still being planned holds up the shutdown.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	next, err := r.Load()
 	if err != nil {
 		return nil, err
@@ -118,13 +128,19 @@ func (r *Relay) plan(ctx context.Context, next *Config) (_ *plan, err error) {
 		p.changes = append(p.changes, fmt.Sprintf("forwarder %s %s", name, change))
 		p.forwarders[name] = nil
 		if change != removed {
-			p.forwarders[name], err = r.newForwarder(ctx, name, next.Forwarders[name])
-			if err == nil {
-				err = starting(ctx, p.forwarders[name])
-			}
-			if err != nil {
+			if p.forwarders[name], err = r.newForwarder(ctx, name, next.Forwarders[name], next.Redact); err != nil {
 				return p, fmt.Errorf("forwarder %q: %w", name, err)
 			}
+		}
+	}
+	// The plugins start side by side. One that is only to have another drain
+	// time need not be up.
+	for _, name := range sorted(p.forwarders) {
+		if reflect.DeepEqual(r.config().Forwarders[name], next.Forwarders[name]) {
+			continue
+		}
+		if err = starting(ctx, p.forwarders[name]); err != nil {
+			return p, fmt.Errorf("forwarder %q: %w", name, err)
 		}
 	}
 	if r.config().Log.Level != next.Log.Level {
@@ -231,7 +247,7 @@ func (r *Relay) undo(ctx context.Context, fresh []*lane, former []string) error 
 		errs = append(errs, l.stop())
 	}
 	for _, name := range former {
-		forwarder, err := r.newForwarder(ctx, name, r.config().Forwarders[name])
+		forwarder, err := r.newForwarder(ctx, name, r.config().Forwarders[name], r.config().Redact)
 		if err == nil {
 			err = r.openLane(ctx, name, r.config(), forwarder)
 		}

@@ -156,11 +156,20 @@ func (p *listedPlugin) capabilities() string {
 
 // schemaKey is what printKeys shows of a property.
 type schemaKey struct {
-	Type        any                  `json:"type"`
-	Description string               `json:"description"`
-	Default     json.RawMessage      `json:"default"`
-	WriteOnly   bool                 `json:"writeOnly"`
-	Properties  map[string]schemaKey `json:"properties"`
+	Type        any             `json:"type"`
+	Description string          `json:"description"`
+	Default     json.RawMessage `json:"default"`
+	WriteOnly   bool            `json:"writeOnly"`
+	// Properties are schemas, or something else that says nothing.
+	Properties map[string]json.RawMessage `json:"properties"`
+}
+
+// keyOf reads a schema as far as it can be read: it is a plugin's.
+func keyOf(schema json.RawMessage) (key schemaKey) {
+	if json.Unmarshal(schema, &key) != nil {
+		return schemaKey{}
+	}
+	return key
 }
 
 // printKeys prints the configuration keys of a schema, those of sections with
@@ -170,18 +179,15 @@ func printKeys(out io.Writer, schema json.RawMessage) error {
 		_, err := fmt.Fprintln(out, "  says nothing of its configuration keys")
 		return err
 	}
-	var root schemaKey
-	if err := json.Unmarshal(schema, &root); err != nil {
-		return fmt.Errorf("read the plugin's JSON Schema: %w", err)
-	}
+	root := keyOf(schema)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	writeKeys(w, "", root.Properties)
 	return w.Flush()
 }
 
-func writeKeys(w io.Writer, path string, keys map[string]schemaKey) {
+func writeKeys(w io.Writer, path string, keys map[string]json.RawMessage) {
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
-		key := keys[name]
+		key := keyOf(keys[name])
 		if len(key.Properties) > 0 {
 			writeKeys(w, path+name+".", key.Properties)
 			continue

@@ -48,7 +48,9 @@ func newRunCommand() *cobra.Command {
 				return err
 			}
 			for name, address := range attach {
-				process := pluginhost.Process{Address: address}
+				var process pluginhost.Process
+				process.SetDefaults()
+				process.Address = address
 				if _, ok := cfg.Forwarders[name]; !ok || process.Validate() != nil {
 					return usageError{fmt.Errorf("--attach needs the name of a forwarder in %s and the address of a plugin started with --listen: --attach NAME=unix:///path (got %s=%s)", file, name, address)}
 				}

@@ -14,7 +14,7 @@ import (
 // whether the plugin still lives.
 const (
 	overdueAfter       = time.Second
-	pluginOverdueAfter = 5 * time.Second
+	pluginOverdueAfter = 15 * time.Second
 )
 
 // overdueAt is when a call that began then is overdue.

@@ -43,6 +43,14 @@ func (l *limiter) take(now time.Time, want int) (n int) {
 	return n
 }
 
+// takeAll is take for events that must go together.
+func (l *limiter) takeAll(now time.Time, want int) bool {
+	if l.n != 0 && l.n != want {
+		l.release(now)
+	}
+	return l.take(now, want) == want
+}
+
 // ready is when the tokens come that a delivery waits for, or zero.
 func (l *limiter) ready() time.Time {
 	if l.n == 0 {

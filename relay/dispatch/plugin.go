@@ -3,6 +3,8 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/pimrelay/pimrelay/sdk"
 )
@@ -29,9 +31,16 @@ const strikes = 3
 
 // suspect is a batch that a plugin had in hand when it ended or hung. Suspects
 // are delivered one at a time and alone, until what ends the plugin is found.
+//
+// A plugin that ends with every event tells nothing of any of them: its
+// destination may be away, or somebody may be killing it. So an event is only
+// given up when another one has come through since it was suspected, or when it
+// has been tried for as long as any other event that fails.
 type suspect struct {
-	items []*item
-	ends  int // times that the plugin has ended with this batch alone in its hands
+	items  []*item
+	ends   int       // times that the plugin has ended with this batch alone in its hands
+	since  time.Time // when it was suspected
+	proofs int64     // calls that had come back by then
 }
 
 // pluginDown is why the lane's plugin takes no calls, or empty.
@@ -50,19 +59,40 @@ func (l *Lane) pluginChanged() <-chan struct{} {
 	return l.plugin.Changed()
 }
 
-// question delivers the first suspect, when nothing else is being delivered.
+// question delivers a suspect, when nothing else is being delivered.
 func (r *running) question() {
-	s := r.suspects[0]
-	if len(r.inFlight) > 0 || r.now.Before(r.pace.until) || r.limiter.take(r.now, len(s.items)) == 0 {
+	if len(r.inFlight) > 0 || r.now.Before(r.pace.until) || !r.breaker.closed() && !r.breaker.wantsProbe(r.now) {
+		return
+	}
+	s, witness := r.nextSuspect()
+	if !r.limiter.takeAll(r.now, len(s.items)) {
 		return
 	}
 	done, ok := r.breaker.allow(r.now)
 	if !ok {
 		return
 	}
-	r.suspects = r.suspects[1:]
+	if witness {
+		r.ready.take(1)
+	} else {
+		r.suspects = r.suspects[1:]
+	}
 	r.start(&call{items: s.items, done: done, probe: !r.breaker.closed(), suspect: &s})
 }
+
+// nextSuspect is the first suspect, or, if all are only short of a proof, an
+// event that nobody suspects and that may give it.
+func (r *running) nextSuspect() (s suspect, witness bool) {
+	unproven := !slices.ContainsFunc(r.suspects, func(s suspect) bool { return s.ends < strikes })
+	if unproven && len(r.ready.parts) == 0 && len(r.ready.items) > 0 && len(r.suspects) < mostSuspects {
+		return suspect{items: r.ready.items[:1:1], since: r.now, proofs: r.proofs}, true
+	}
+	return r.suspects[0], false
+}
+
+// mostSuspects bounds the events that a plugin that ends with everything makes
+// suspects of.
+const mostSuspects = 8
 
 // lose takes the events that were lost out of the call: they have not been
 // tried, and are delivered again when the plugin is back. It says nothing about
@@ -70,41 +100,49 @@ func (r *running) question() {
 func (r *running) lose(c *call) {
 	items := c.items[min(len(c.outcomes), len(c.items)):]
 	c.items = c.items[:len(c.items)-len(items)]
+	s := suspect{items: items, since: r.now, proofs: r.proofs}
+	if c.suspect != nil {
+		s.ends, s.since, s.proofs = c.suspect.ends, c.suspect.since, c.suspect.proofs
+	}
 	switch {
 	case len(items) == 0 || c.cut: // due again when the cursor is opened again
 	case !c.inHand && c.suspect == nil:
 		r.ready.putBack(items)
 	case !c.inHand:
-		r.suspects = append([]suspect{{items: items, ends: c.suspect.ends}}, r.suspects...)
+		r.suspects = append([]suspect{s}, r.suspects...)
 	case c.suspect == nil:
-		r.suspects = append(r.suspects, suspect{items: items})
+		r.suspects = append(r.suspects, s)
 	default:
-		r.condemn(items, c.suspect.ends+1, c.lost)
+		s.ends++
+		r.condemn(s, c.lost)
 	}
 }
 
 // condemn decides what becomes of a batch with which alone in its hands the
-// plugin has ended that many times.
-func (r *running) condemn(items []*item, ends int, cause error) {
+// plugin has ended.
+func (r *running) condemn(s suspect, cause error) {
 	switch {
-	case ends < strikes:
-		r.suspects = append([]suspect{{items: items, ends: ends}}, r.suspects...)
-	case len(items) == 1:
-		i := items[0]
-		r.bury(i, i.Attempts+ends, fmt.Sprintf("the plugin has ended %d times with this event alone in its hands: %v", ends, cause), "")
-		r.free(i)
+	case s.ends < strikes:
+		r.suspects = append([]suspect{s}, r.suspects...)
+	case len(s.items) > 1:
+		r.Logger.Warn("the plugin keeps ending with this batch in its hands, its halves are tried", "err", cause, "events", len(s.items))
+		half := len(s.items) / 2
+		r.suspects = append([]suspect{s.part(s.items[:half:half]), s.part(s.items[half:])}, r.suspects...)
+	case r.proofs == s.proofs && r.now.Sub(s.since) < r.config.Retry.GiveUpAfter:
+		r.suspects = append(r.suspects, s) // the others first
 	default:
-		r.Logger.Warn("the plugin keeps ending with this batch in its hands, its halves are tried", "err", cause, "events", len(items))
-		half := len(items) / 2
-		r.suspects = append([]suspect{halved(items[:half:half]), halved(items[half:])}, r.suspects...)
+		i := s.items[0]
+		r.bury(i, i.Attempts+s.ends, fmt.Sprintf("the plugin has ended %d times with this event alone in its hands: %v", s.ends, cause), "")
+		r.free(i)
 	}
 }
 
-// halved is a half of a batch that is guilty. It is halved again at its first
-// end; a single event gets its full number.
-func halved(items []*item) suspect {
+// part is a half of a batch that is guilty. It is halved again at its first end;
+// a single event gets its full number.
+func (s suspect) part(items []*item) suspect {
+	s.items, s.ends = items, strikes-1
 	if len(items) == 1 {
-		return suspect{items: items}
+		s.ends = 0
 	}
-	return suspect{items: items, ends: strikes - 1}
+	return s
 }

@@ -25,6 +25,7 @@ type mortal struct {
 	mu      sync.Mutex
 	down    string // guarded by mu, as below
 	ends    int
+	rotten  bool          // it ends with every event
 	alive   chan struct{} // closed at its next end
 	changed chan struct{}
 }
@@ -69,7 +70,9 @@ func (m *mortal) Attempt(ctx context.Context, events []sdk.Event) ([]sdk.Outcome
 	if down != "" {
 		return nil, false, errors.New(down)
 	}
-	poisoned := slices.ContainsFunc(events, func(e sdk.Event) bool { return slices.Contains(m.poison, e.ID) })
+	m.mu.Lock()
+	poisoned := m.rotten || slices.ContainsFunc(events, func(e sdk.Event) bool { return slices.Contains(m.poison, e.ID) })
+	m.mu.Unlock()
 	select {
 	case <-alive:
 		return nil, true, errors.New("ended by another event")
@@ -138,6 +141,57 @@ func TestPoisonInABatch(t *testing.T) {
 	})
 }
 
+// A plugin that ends with every event, because its destination is away or somebody
+// keeps killing it, makes no dead letters; when it is well again everything is
+// delivered.
+func TestNobodyIsToBlame(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		m := newMortal(4)
+		m.rotten = true
+		b.append(numbered(30)...)
+		b.start("plug", m, func(c *Config) { c.MaxInFlight = 3 })
+		b.later(time.Hour)
+		if n := m.ended(); n < 100 {
+			t.Errorf("the plugin has ended %d times only", n)
+		}
+		if letters := b.letters("plug"); len(letters) > 0 {
+			t.Errorf("%+v", letters)
+		}
+		m.mu.Lock()
+		m.rotten = false
+		m.mu.Unlock()
+		b.later(time.Hour)
+		b.progress("plug", journal.Progress{})
+		if got := m.got(); len(got) != 30 {
+			t.Errorf("%d of 30 events were delivered", len(got))
+		}
+	})
+}
+
+// An event that ends the plugin while no other is there to show that the plugin
+// works is tried until give_up_after, or until another one comes.
+func TestPoisonWithoutWitness(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		m := newMortal(1, "bad", "worse")
+		b.append("bad")
+		b.start("plug", m, func(c *Config) { c.Retry.GiveUpAfter = 30 * time.Minute })
+		b.later(20 * time.Minute)
+		if letters := b.letters("plug"); len(letters) > 0 {
+			t.Errorf("%+v", letters)
+		}
+		b.append("good")
+		b.later(5 * time.Minute)
+		if letters := b.letters("plug"); len(letters) != 1 || m.got()["good"] != 1 {
+			t.Errorf("with a witness: %+v, %v", letters, m.got())
+		}
+		b.append("worse")
+		b.later(40 * time.Minute)
+		if letters := b.letters("plug"); len(letters) != 2 {
+			t.Errorf("after give_up_after: %+v", letters)
+		}
+	})
+}
+
 // While a plugin is down its lane stands still: no attempt is spent, and time
 // does not count towards giving up.
 func TestPluginDownIsNoFailure(t *testing.T) {
@@ -172,7 +226,7 @@ func TestPoisonAnywhere(t *testing.T) {
 	for seed := range uint64(16) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		batch, inFlight, ordered := []int{1, 3, 16}[random.IntN(3)], 1+random.IntN(6), random.IntN(2) == 0
-		poison := random.Perm(40)[:random.IntN(5)]
+		poison := random.Perm(30)[:random.IntN(5)]
 		t.Run(fmt.Sprintf("%d: batch %d, %d in flight, ordered %v, poison %v", seed, batch, inFlight, ordered, poison), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { poisonAnywhere(t, batch, inFlight, ordered, poison) })
 		})

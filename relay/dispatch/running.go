@@ -21,6 +21,7 @@ type running struct {
 
 	limits   sdk.BatchLimits // of one call
 	suspects []suspect
+	proofs   int64 // calls that have come back
 	ready    ready
 	lines    lines
 	limiter  limiter
@@ -169,7 +170,7 @@ const probeEvents = 16
 func (r *running) room() int {
 	switch {
 	case len(r.suspects) > 0:
-		return 0
+		return max(1-len(r.ready.items), 0) // a witness may be wanted
 	case len(r.lines.stuck) > 0:
 		// Only a retry may free a place. Retries come first.
 		if due, ok := r.Cursor.NextRetry(); ok && !due.After(r.now) {

@@ -15,6 +15,8 @@ func (r *running) settle(c *call) {
 	r.metrics.deliverSeconds.Observe(c.ended.Sub(c.began).Seconds())
 	if c.lost != nil {
 		r.lose(c)
+	} else {
+		r.proofs++
 	}
 	r.judge(c)
 	if r.rejectsAll(c) {

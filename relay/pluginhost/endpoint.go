@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,11 +34,16 @@ type endpoint struct {
 	// was asked to. It returns when the process has gone.
 	end func(atOnce bool)
 	// calls is held for reading by each call of Deliver.
-	calls sync.RWMutex
-	// lost has an element when a call has not come back, verdict when the
-	// plugin has failed and it is known how.
-	lost    chan struct{}
-	verdict chan error
+	calls  sync.RWMutex
+	served atomic.Bool // a call has come back
+	// lost has an element when a call has not come back.
+	lost chan struct{}
+
+	// settled is closed when it is known whether the plugin has gone; nil
+	// while nobody doubts it. failure is how it has. Both are guarded by the
+	// Plugin's mu.
+	settled chan struct{}
+	failure error
 }
 
 // launch starts the process, or connects to the service, and configures it. The
@@ -55,46 +61,59 @@ func (p *Plugin) launch(ctx context.Context) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Client = wire.NewClient(e.conn, rand.Text())
-	e.lost, e.verdict = make(chan struct{}, 1), make(chan error, 1)
-	if err := p.configure(ctx, e); err != nil {
-		var faults sdk.Faults
-		if !errors.As(err, &faults) && e.exited != nil {
-			select {
-			case <-e.exited:
-				err = fmt.Errorf("it ended while it was being configured, with %s", e.state())
-			case <-ctx.Done():
-				err = fmt.Errorf("not configured within %s: %w", p.process.Limits.StartTimeout, err)
-			case <-time.After(exitGrace): // a broken connection comes before the news of the process's end
-			}
-		}
-		e.end(true)
-		return nil, err
+	e.Client, e.lost = wire.NewClient(e.conn, rand.Text()), make(chan struct{}, 1)
+	if err = e.serving(ctx); err == nil {
+		err = p.configure(ctx, e)
 	}
-	return e, nil
+	if err == nil {
+		return e, nil
+	}
+	var faults sdk.Faults
+	if !errors.As(err, &faults) && e.exited != nil {
+		select {
+		case <-e.exited:
+			err = fmt.Errorf("it ended while it was being configured, with %s", e.state())
+		case <-ctx.Done():
+			err = fmt.Errorf("not configured within %s: %w", p.process.Limits.StartTimeout, err)
+		case <-time.After(exitGrace): // a broken connection comes before the news of the process's end
+		}
+	}
+	e.dispose(true)
+	return nil, err
+}
+
+// disposeWithin is how long a service may take to close a forwarder that nobody
+// uses any more.
+const disposeWithin = time.Second
+
+// dispose ends what end ends. A service, which goes on, closes the forwarder.
+func (e *endpoint) dispose(atOnce bool) {
+	if e.exited == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), disposeWithin)
+		defer cancel()
+		_ = e.Drain(ctx) // it may have gone
+	}
+	e.end(atOnce)
 }
 
 // exitGrace is how long after a failed call the end of the process may still
 // explain it.
 const exitGrace = 200 * time.Millisecond
 
-// configure configures the plugin, and checks the configuration against the
-// plugin's own schema.
+// configure configures the plugin.
 func (p *Plugin) configure(ctx context.Context, e *endpoint) (err error) {
 	described, err := e.Describe(ctx)
 	if err != nil {
 		return err
 	}
 	// From here on it knows secrets.
-	p.secrets.Store(newRedactor(p.process.Limits, described.ConfigSchema, p.config))
-	if e.description, err = e.Configure(ctx, p.Name, p.config); err != nil {
-		var faults sdk.Faults
-		if errors.As(err, &faults) {
-			p.secrets.Load().faults(faults)
-		}
-		return err
+	p.secrets.Store(newRedactor(p.process.Limits, described.ConfigSchema, p.config, p.Redact))
+	e.description, err = e.Configure(ctx, p.Name, p.config)
+	var faults sdk.Faults
+	if errors.As(err, &faults) {
+		p.secrets.Load().faults(faults)
 	}
-	return checkSchema(described.ConfigSchema, p.config)
+	return err
 }
 
 // spawn starts the process, and waits for its handshake.
@@ -105,6 +124,10 @@ func (p *Plugin) spawn(ctx context.Context) (*endpoint, error) {
 	sockets, err := os.MkdirTemp(p.Directory, "")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for its socket: %w", err)
+	}
+	if len(sockets)+socketNames > longestAddress {
+		_ = os.Remove(sockets)
+		return nil, fmt.Errorf("%s is too long for the address of a Unix socket: give a shorter data_dir, or a shorter TMPDIR", sockets)
 	}
 	cmd := exec.Command(p.process.Command[0], p.process.Command[1:]...)
 	cmd.Env = environment(p.process.Limits, p.level())
@@ -192,9 +215,15 @@ func ended(run *runner) string {
 // and waits for the answers. New calls must have ended before.
 func (e *endpoint) finish(ctx context.Context) error {
 	err := e.Drain(ctx)
+	e.idle(ctx) // the answer to a call may come after that to Drain
+	return err
+}
+
+// idle waits for the calls that run, until ctx is done.
+func (e *endpoint) idle(ctx context.Context) {
 	idle := make(chan struct{})
 	go func() {
-		e.calls.Lock() // the answer to a call may come after that to Drain
+		e.calls.Lock()
 		defer e.calls.Unlock()
 		close(idle)
 	}()
@@ -202,20 +231,33 @@ func (e *endpoint) finish(ctx context.Context) error {
 	case <-idle:
 	case <-ctx.Done():
 	}
-	return err
 }
 
-// alive reports whether the plugin answers, and still is the one that was
+// errStopping says that the plugin finishes what it has in hand and takes
+// nothing new.
+var errStopping = errors.New("the plugin is being stopped")
+
+// serving reports whether the plugin takes calls.
+func (e *endpoint) serving(ctx context.Context) error {
+	answer, err := grpc_health_v1.NewHealthClient(e.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: plugin.GRPCServiceName})
+	switch {
+	case err != nil:
+		return err
+	case answer.GetStatus() == grpc_health_v1.HealthCheckResponse_NOT_SERVING:
+		return errStopping
+	case answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING:
+		return fmt.Errorf("it reports itself as %s", answer.GetStatus())
+	}
+	return nil
+}
+
+// alive reports whether the plugin takes calls, and still is the one that was
 // configured.
 func (e *endpoint) alive(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	answer, err := grpc_health_v1.NewHealthClient(e.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: plugin.GRPCServiceName})
-	if err != nil {
+	if err := e.serving(ctx); err != nil {
 		return err
-	}
-	if answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
-		return fmt.Errorf("it reports itself as %s", answer.GetStatus())
 	}
 	return e.Present(ctx)
 }

@@ -111,35 +111,45 @@ func (o *output) line(stream, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
 	}
-	line = o.redact(line)
-	level, message, attributes := parse(line)
-	if message == "" {
-		message, attributes = "plugin output", []any{"stream", stream, "line", line}
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case o.first == "" && (strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")):
-		o.first, level = line, slog.LevelError
-	case level > slog.LevelInfo || message == "plugin output" && !strings.HasPrefix(line, "\t"):
-		o.words = line
-	}
-	if !o.logger.Enabled(context.Background(), level) {
-		return
-	}
+	ending := strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 	ok, dropped := o.allowance.take(time.Now())
 	if dropped > 0 {
 		o.logger.Warn("plugin output left out: there was too much", "lines", dropped)
 	}
-	if ok {
+	if !ok && !ending {
+		return // unread: reading costs more than writing
+	}
+	level, message, attributes := parse(line, o.redact)
+	line = o.redact(line)
+	plain := message == ""
+	if plain {
+		message, attributes = "plugin output", []any{"stream", stream, "line", line}
+	}
+	if ending {
+		level = slog.LevelError
+	}
+	o.remember(line, ending, level > slog.LevelInfo || plain && !strings.HasPrefix(line, "\t"))
+	if o.logger.Enabled(context.Background(), level) {
 		o.logger.Log(context.Background(), level, message, attributes...)
+	}
+}
+
+// remember keeps what may be the process's last words.
+func (o *output) remember(line string, ending, telling bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case ending && o.first == "":
+		o.first = line
+	case telling:
+		o.words = line
 	}
 }
 
 // parse reads a log record in JSON, as slog, hclog and others write them, with
 // its attributes; those of the record itself are left out. Anything else has no
 // message.
-func parse(line string) (slog.Level, string, []any) {
+func parse(line string, redact func(string) string) (slog.Level, string, []any) {
 	var record map[string]any
 	if line[0] != '{' || json.Unmarshal([]byte(line), &record) != nil {
 		return slog.LevelInfo, "", nil
@@ -147,7 +157,7 @@ func parse(line string) (slog.Level, string, []any) {
 	level, message := slog.LevelInfo, ""
 	for _, key := range []string{"msg", "message", "@message"} {
 		if text, ok := record[key].(string); ok && message == "" {
-			message = text
+			message = redact(text)
 		}
 		delete(record, key)
 	}
@@ -165,7 +175,7 @@ func parse(line string) (slog.Level, string, []any) {
 	}
 	var attributes []any
 	for _, key := range slices.Sorted(maps.Keys(record)) {
-		attributes = append(attributes, slog.String(key, fmt.Sprint(record[key])))
+		attributes = append(attributes, slog.String(key, redact(fmt.Sprint(record[key]))))
 	}
 	return level, message, attributes
 }

@@ -17,7 +17,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_pluginhost_starts_total", Help: "Times that the forwarder's process was started and configured, or its service connected to."}, []string{"forwarder"}),
 		exits: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pimrelay_pluginhost_failures_total", Help: "Times that the process failed, by cause: start: it could not be started or configured; exit: it ended; hang: it did not answer; memory: it had more than max_memory; connection: the service went away."}, []string{"forwarder", "cause"}),
+			Name: "pimrelay_pluginhost_failures_total", Help: "Times that the process failed, by cause: start: it could not be started or configured; exit: it ended; hang: it did not answer; memory: it had more than max_memory; stopping, connection: the service is being stopped, or has gone."}, []string{"forwarder", "cause"}),
 		memory: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "pimrelay_pluginhost_resident_bytes", Help: "Resident memory of the forwarder's process (Linux)."}, []string{"forwarder"}),
 	}

@@ -25,6 +25,8 @@ type Options struct {
 	// forwarder and plugin.
 	Logger  *slog.Logger
 	Metrics *Metrics
+	// Redact, if not nil, takes out of a text what else must not be shown.
+	Redact func(string) string
 	// Pace, if not zero, replaces the times in which the plugin is watched.
 	Pace Pace
 }
@@ -132,7 +134,7 @@ func (p *Plugin) Configure(ctx context.Context, config json.RawMessage) error {
 		return errors.New("the plugin is configured already")
 	}
 	p.config = config
-	p.secrets.Store(newRedactor(p.process.Limits, nil, config))
+	p.secrets.Store(newRedactor(p.process.Limits, nil, config, p.Redact))
 	// The plugin runs until Close, whatever becomes of ctx.
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.done = make(chan struct{})
@@ -163,7 +165,7 @@ func (p *Plugin) Started(ctx context.Context) error {
 func (p *Plugin) Attempt(ctx context.Context, events []sdk.Event) (outcomes []sdk.Outcome, inHand bool, err error) {
 	e := p.current.Load()
 	if e == nil {
-		return nil, false, errors.New(p.Down())
+		return nil, false, errors.New(cmp.Or(p.Down(), "the plugin does not run"))
 	}
 	e.calls.RLock()
 	outcomes, err = e.Deliver(ctx, events)
@@ -171,21 +173,48 @@ func (p *Plugin) Attempt(ctx context.Context, events []sdk.Event) (outcomes []sd
 	p.secrets.Load().outcomes(outcomes)
 	var lost *wire.LostError
 	if !errors.As(err, &lost) {
+		e.served.Store(true)
 		return outcomes, false, err
 	}
-	// A plugin that is alive has answered, if strangely or too late. Looking
-	// takes a moment longer than ctx may have left.
-	if err := e.alive(context.WithoutCancel(ctx), min(p.Pace.Patience, goneWithin)); err == nil && p.current.Load() == e {
-		rest := sdk.Each(len(events)-len(outcomes), sdk.Retry(0, lost))
-		return append(outcomes, rest...), false, nil
+	cause, gone := p.examine(e, lost)
+	cause = p.secrets.Load().err(cause)
+	if gone {
+		return outcomes, lost.InHand, cause
 	}
-	p.suspend(e, lost)
-	return outcomes, lost.InHand, p.verdict(e, lost)
+	// A plugin that is alive has answered, if strangely or too late.
+	rest := sdk.Each(len(events)-len(outcomes), sdk.Retry(0, cause))
+	return append(outcomes, rest...), false, nil
 }
 
-// goneWithin is how long a plugin may take to show that it is alive when a call
-// of it was lost.
-const goneWithin = 3 * time.Second
+// examine finds out whether a plugin has gone of which a call was lost, and why.
+// It takes no longer than a plugin may take to answer, whatever time the call
+// itself has left.
+func (p *Plugin) examine(e *endpoint, lost *wire.LostError) (cause error, gone bool) {
+	if e.alive(context.Background(), min(p.Pace.Patience, aliveWithin)) == nil && p.current.Load() == e {
+		return lost, false
+	}
+	settled := p.suspend(e, lost)
+	if !lost.InHand {
+		return lost, true
+	}
+	select {
+	case <-settled:
+	case <-time.After(p.Pace.Patience + time.Second):
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case e.failure != nil:
+		return e.failure, true
+	case p.current.Load() == e:
+		return lost, false
+	}
+	return lost, true
+}
+
+// aliveWithin is how long a plugin may take to show that it is alive before no
+// further calls are let through.
+const aliveWithin = time.Second
 
 // Deliver is Attempt for whoever does not need to know more: events that the
 // plugin could not take are a Retry.
@@ -207,10 +236,7 @@ func (p *Plugin) Health(ctx context.Context) error {
 	if e == nil {
 		return errors.New(p.Down())
 	}
-	if err := e.Health(ctx); err != nil {
-		return errors.New(p.secrets.Load().text(err.Error()))
-	}
-	return nil
+	return p.secrets.Load().err(e.Health(ctx))
 }
 
 // Down is why the plugin takes no calls, or empty if it does.
@@ -244,7 +270,7 @@ func (p *Plugin) Close(ctx context.Context) error {
 	}
 	p.stop()
 	<-p.done
-	return err
+	return p.secrets.Load().err(err)
 }
 
 func (p *Plugin) level() slog.Level {

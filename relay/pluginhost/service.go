@@ -1,7 +1,9 @@
 package pluginhost
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,8 +21,15 @@ func (p *Plugin) connect() (*endpoint, error) {
 	if err := checkSocket(path); err != nil {
 		return nil, err
 	}
-	options := append(wire.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	conn, err := grpc.NewClient(p.process.Address, options...)
+	// Each connection looks at the socket anew: it may be another one by then.
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		if err := checkSocket(path); err != nil {
+			return nil, err
+		}
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	options := append(wire.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	conn, err := grpc.NewClient("passthrough:///plugin", options...)
 	if err != nil {
 		return nil, err
 	}

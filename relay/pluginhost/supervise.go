@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -23,33 +24,35 @@ type failure struct {
 func (p *Plugin) supervise(ctx context.Context) {
 	defer p.Metrics.forget(p.Name)
 	p.Metrics.up.WithLabelValues(p.Name).Set(0)
-	for failures := 0; ctx.Err() == nil; {
+	// failures are those in a row without a long life in between; the waits
+	// grow with those in a row without a delivery.
+	failures, idle := 0, 0
+	for ctx.Err() == nil {
 		began := time.Now()
 		e, err := p.launch(ctx)
-		failed := failure{"start", err}
-		up := time.Now()
+		failed := failure{"start", p.secrets.Load().err(err)}
 		if err == nil {
 			p.setUp(e, began)
 		}
-		p.started(err)
+		p.started(failed.err)
 		if err == nil {
+			up := time.Now()
 			failed = p.watch(ctx, e)
-			if failed.cause == "memory" {
-				p.finish(ctx, e, failed.err)
+			failed.err = p.secrets.Load().err(failed.err)
+			p.retire(ctx, e, failed)
+			if e.served.Load() {
+				idle = 0
 			}
-			p.current.Store(nil)
-			e.verdict <- failed.err
-			// What else has failed has nothing to finish.
-			e.end(failed.err != nil)
+			if time.Since(up) > p.Pace.MaxAgain {
+				failures, idle = 0, 0
+			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && time.Since(up) > p.Pace.MaxAgain {
-			failures = 0
-		}
 		failures++
-		wait := p.Pace.wait(failures)
+		idle++
+		wait := p.Pace.wait(idle)
 		p.setDown(failed, failures, time.Now().Add(wait))
 		select {
 		case <-time.After(wait):
@@ -58,18 +61,44 @@ func (p *Plugin) supervise(ctx context.Context) {
 	}
 }
 
-// finishWithin is how long a process that must be ended may take to finish what
-// it has in hand.
-const finishWithin = 5 * time.Second
+// retire puts away a plugin that has failed, or that ctx ends. What has failed
+// has nothing to finish, unless that is what it is doing, or all that it may.
+func (p *Plugin) retire(ctx context.Context, e *endpoint, failed failure) {
+	reason := failed.err
+	if reason == nil {
+		reason = errors.New("it is being closed")
+	}
+	p.suspend(e, reason)
+	if failed.cause == "memory" || failed.cause == "stopping" {
+		p.finish(ctx, e, failed.cause == "memory")
+	}
+	p.mu.Lock()
+	e.failure = reason
+	p.settle(e)
+	p.mu.Unlock()
+	e.dispose(failed.err != nil)
+}
 
-// finish lets a process that must be ended, but works, finish what it has in
-// hand.
-func (p *Plugin) finish(ctx context.Context, e *endpoint, cause error) {
-	p.suspend(e, cause)
+// finishWithin is how long a process that must be ended may take to finish what
+// it has in hand, and stoppedWithin one that somebody else is ending.
+const (
+	finishWithin  = 5 * time.Second
+	stoppedWithin = 25 * time.Second
+)
+
+// finish lets a plugin that works finish what it has in hand: one that must be
+// ended, or one that somebody else is ending.
+func (p *Plugin) finish(ctx context.Context, e *endpoint, ours bool) {
+	if !ours {
+		ctx, cancel := context.WithTimeout(ctx, stoppedWithin)
+		defer cancel()
+		e.idle(ctx)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, finishWithin)
 	defer cancel()
 	if err := e.finish(ctx); err != nil {
-		p.Logger.Warn("plugin did not finish what it had in hand", "err", err)
+		p.Logger.Warn("plugin did not finish what it had in hand", "err", p.secrets.Load().err(err))
 	}
 }
 
@@ -122,6 +151,7 @@ func (p *Plugin) setDown(failed failure, failures int, next time.Time) {
 	p.mu.Unlock()
 	p.tell()
 	p.Metrics.up.WithLabelValues(p.Name).Set(0)
+	p.Metrics.memory.WithLabelValues(p.Name).Set(0)
 	p.Metrics.exits.WithLabelValues(p.Name, failed.cause).Inc()
 	_, faulty := failed.err.(sdk.Faults)
 	message := "plugin failed, it is started again"
@@ -132,11 +162,19 @@ func (p *Plugin) setDown(failed failure, failures int, next time.Time) {
 }
 
 // suspend lets no more calls through to a plugin that seems to have gone, until
-// watch has found out.
-func (p *Plugin) suspend(e *endpoint, cause error) {
+// watch has found out, which closes the returned channel.
+func (p *Plugin) suspend(e *endpoint, cause error) (settled <-chan struct{}) {
 	p.mu.Lock()
+	if e.settled == nil {
+		e.settled = make(chan struct{})
+	}
+	settled = e.settled
+	if e.failure != nil {
+		p.settle(e) // it is known already
+	}
 	if p.current.CompareAndSwap(e, nil) {
-		p.status.Up, p.status.Reason, p.status.Since = false, cause.Error(), time.Now()
+		p.status.Up, p.status.Reason, p.status.Since = false, p.secrets.Load().text(cause.Error()), time.Now()
+		p.Metrics.up.WithLabelValues(p.Name).Set(0)
 	}
 	p.mu.Unlock()
 	p.tell()
@@ -144,20 +182,16 @@ func (p *Plugin) suspend(e *endpoint, cause error) {
 	case e.lost <- struct{}{}:
 	default:
 	}
+	return settled
 }
 
-// verdict waits for what watch finds out about a plugin that has gone, and
-// returns that, or what the call itself knows.
-func (p *Plugin) verdict(e *endpoint, cause error) error {
-	select {
-	case err := <-e.verdict:
-		e.verdict <- err // for the next one
-		if err != nil {
-			return err
-		}
-	case <-time.After(2 * exitGrace):
+// settle tells whoever waits that it is known how the plugin is. The caller holds
+// mu.
+func (p *Plugin) settle(e *endpoint) {
+	if e.settled != nil {
+		close(e.settled)
+		e.settled = nil
 	}
-	return cause
 }
 
 // resume ends a suspension without reason.
@@ -165,7 +199,9 @@ func (p *Plugin) resume(e *endpoint) {
 	p.mu.Lock()
 	if p.current.CompareAndSwap(nil, e) {
 		p.status.Up, p.status.Since = true, time.Now()
+		p.Metrics.up.WithLabelValues(p.Name).Set(1)
 	}
+	p.settle(e)
 	p.mu.Unlock()
 	p.tell()
 }
@@ -220,6 +256,11 @@ func (p *Plugin) watch(ctx context.Context, e *endpoint) failure {
 			if f := p.measure(e); f.err != nil {
 				return f
 			}
+			if p.current.Load() == e {
+				// Another plugin of the same name, of a reload, may have
+				// set or removed it.
+				p.Metrics.up.WithLabelValues(p.Name).Set(1)
+			}
 			if now.Sub(asked) >= p.Pace.Ask {
 				ask()
 			}
@@ -239,6 +280,9 @@ func (p *Plugin) recovered() {
 
 // silent is the failure of a plugin that has not answered.
 func (p *Plugin) silent(e *endpoint, err error) failure {
+	if errors.Is(err, errStopping) {
+		return failure{"stopping", err}
+	}
 	if e.exited == nil {
 		return failure{"connection", fmt.Errorf("the service has gone: %w", err)}
 	}

@@ -122,7 +122,8 @@ func serveRelay(newForwarder func(*slog.Logger) sdk.Forwarder, stderr io.Writer)
 	if os.Getenv(ParentVariable) != "" {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(1) // nobody is left to answer to
+			endGroup() // nobody is left to answer to
+			os.Exit(1)
 		}()
 	}
 	// The relay reads its plugins' standard error line by line. The library
@@ -141,6 +142,6 @@ func serveRelay(newForwarder func(*slog.Logger) sdk.Forwarder, stderr io.Writer)
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(options, wire.ServerOptions()...)...)
 		},
-		Logger: hclog.NewNullLogger(),
+		Logger: hclog.New(&hclog.LoggerOptions{Output: stderr, JSONFormat: true, Level: hclog.Warn}),
 	})
 }

@@ -31,7 +31,7 @@ func Service(ctx context.Context, newForwarder func(*slog.Logger) sdk.Forwarder,
 		return err
 	}
 	server := wire.NewServer(newForwarder, logger)
-	g := grpc.NewServer(wire.ServerOptions()...)
+	g := grpc.NewServer(append(wire.ServerOptions(), server.Connections())...)
 	server.Register(g)
 	state := health.NewServer()
 	state.SetServingStatus(plugin.GRPCServiceName, healthpb.HealthCheckResponse_SERVING)

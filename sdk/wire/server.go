@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/pimrelay/pimrelay/sdk"
@@ -31,6 +32,7 @@ type Server struct {
 // instance is one configured forwarder.
 type instance struct {
 	sdk.Forwarder
+	conn  any            // that it was configured on, if that is known
 	calls sync.WaitGroup // of Deliver and Health; added to under the server's mu
 }
 
@@ -71,9 +73,14 @@ func (s *Server) Configure(ctx context.Context, request *pb.ConfigureRequest) (*
 	case err != nil:
 		return &pb.ConfigureResponse{Faults: toFaults(sdk.Faults{{Problem: err.Error()}})}, nil
 	}
+	made := &instance{Forwarder: forwarder, conn: ctx.Value(connKey{})}
+	if ctx.Err() != nil { // nobody will use it
+		made.close(context.WithoutCancel(ctx), s.logger)
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	s.mu.Lock()
 	former := s.instances[request.GetInstance()]
-	s.instances[request.GetInstance()] = &instance{Forwarder: forwarder}
+	s.instances[request.GetInstance()] = made
 	s.mu.Unlock()
 	if former != nil {
 		go former.close(context.WithoutCancel(ctx), s.logger)
@@ -175,6 +182,52 @@ func (s *Server) DrainAll(ctx context.Context) {
 	wg.Wait()
 }
 
+// connKey is the context key of a connection.
+type connKey struct{}
+
+// Connections makes a server end the instances that were configured on a
+// connection when that closes: a relay that is killed leaves none behind. It is
+// for servers that outlive their relays.
+func (s *Server) Connections() grpc.ServerOption { return grpc.StatsHandler(&connections{server: s}) }
+
+type connections struct{ server *Server }
+
+// TagConn gives each connection a value of its own.
+func (*connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, connKey{}, new(byte))
+}
+
+// HandleConn ends the instances of a connection that has closed.
+func (c *connections) HandleConn(ctx context.Context, s stats.ConnStats) {
+	if _, ended := s.(*stats.ConnEnd); !ended {
+		return
+	}
+	conn := ctx.Value(connKey{})
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	for name, i := range c.server.instances {
+		if i.conn == conn {
+			delete(c.server.instances, name)
+			go i.close(context.WithoutCancel(ctx), c.server.logger)
+		}
+	}
+}
+
+// TagRPC and HandleRPC have nothing to do.
+func (*connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (*connections) HandleRPC(context.Context, stats.RPCStats) {}
+
+// recovering keeps the process alive when a method panics.
+func recovering(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			answer, err = nil, status.Errorf(codes.Internal, "the plugin panicked: %v", p)
+		}
+	}()
+	return handle(ctx, request)
+}
+
 func (i *instance) close(ctx context.Context, logger *slog.Logger) {
 	if err := i.drain(ctx); err != nil {
 		logger.Warn("forwarder closed with an error", "err", err)
@@ -183,7 +236,12 @@ func (i *instance) close(ctx context.Context, logger *slog.Logger) {
 
 // drain waits for the calls that run, and closes the forwarder. The forwarder
 // stays open if ctx ends first.
-func (i *instance) drain(ctx context.Context) error {
+func (i *instance) drain(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the forwarder panicked: %v", p)
+		}
+	}()
 	idle := make(chan struct{})
 	go func() {
 		defer close(idle)

@@ -141,6 +141,9 @@ func (s *oddServer) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.Client
 	return nil, nil
 }
 
+// Any is every event, for the key exit.
+const Any = "*"
+
 // config says what to do with which events. Ids are CloudEvents ids.
 type config struct {
 	Out       string       `json:"out" doc:"file to which the ids of delivered events are appended"`
@@ -210,6 +213,9 @@ func (f *forwarder) Deliver(ctx context.Context, events []sdk.Event) []sdk.Outco
 		return outcomes[:0]
 	}
 	if f.config.Slow > 0 {
+		if err := os.WriteFile(begun(f.config.Out), nil, 0o600); err != nil {
+			return sdk.Each(len(events), sdk.Retry(0, err))
+		}
 		select {
 		case <-ctx.Done():
 			return sdk.Each(len(events), sdk.Retry(0, ctx.Err()))
@@ -231,6 +237,11 @@ func (f *forwarder) Deliver(ctx context.Context, events []sdk.Event) []sdk.Outco
 func (f *forwarder) misbehave(ctx context.Context, e *sdk.Event) {
 	if f.config.Leak > 0 {
 		f.leak()
+	}
+	if f.config.Exit == Any {
+		_ = appendTo(f.config.Out+".ends", "ended\n") // for the test
+		fmt.Fprintln(os.Stderr, "my destination is away, and nobody has caught the error")
+		os.Exit(1)
 	}
 	switch e.ID {
 	case "":
@@ -268,17 +279,30 @@ func (f *forwarder) once() bool {
 	return err == nil && mark.Close() == nil
 }
 
+// begun is the mark that a slow delivery leaves at its beginning.
+func begun(out string) string { return out + ".begun" }
+
+// Begun reports whether a slow delivery has begun.
+func Begun(out string) bool {
+	_, err := os.Stat(begun(out))
+	return err == nil
+}
+
 func (f *forwarder) write(events []sdk.Event) error {
 	var lines strings.Builder
 	for i := range events {
 		fmt.Fprintln(&lines, events[i].ID)
 	}
-	out, err := os.OpenFile(f.config.Out, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	return appendTo(f.config.Out, lines.String())
+}
+
+func appendTo(name, text string) error {
+	out, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	_, err = out.WriteString(lines.String())
+	_, err = out.WriteString(text)
 	return err
 }
 

@@ -13,7 +13,10 @@
 // CERTIFICATE is the plugin's own self-signed certificate, DER in base64
 // without padding. The relay's certificate, which the plugin must demand from
 // its clients, is in PLUGIN_CLIENT_CERT as PEM. What else the plugin prints
-// goes into the relay's log, line by line.
+// goes into the relay's log, line by line. When PIMRELAY_PARENT is set, its
+// standard input is a pipe that closes when the relay has gone, in whatever way:
+// the plugin must end then. A plugin that is told to stop by others than the
+// relay reports itself as NOT_SERVING, finishes what it has in hand, and ends.
 //
 // The same service may be served by a process that the relay did not start, on
 // a Unix socket of its own, without TLS: only users who may open the socket can
@@ -157,8 +160,8 @@ type DescribeResponse struct {
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// config_schema is a JSON Schema (2020-12) of the configuration, as JSON;
 	// empty if the plugin has none. A property with "writeOnly": true is a
-	// secret. The relay refuses a configuration that does not fit the schema,
-	// even if Configure accepts it.
+	// secret, which the relay shows nowhere. Checking the configuration is the
+	// plugin's business.
 	ConfigSchema  []byte        `protobuf:"bytes,3,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
 	Capabilities  *Capabilities `protobuf:"bytes,4,opt,name=capabilities,proto3" json:"capabilities,omitempty"`
 	unknownFields protoimpl.UnknownFields

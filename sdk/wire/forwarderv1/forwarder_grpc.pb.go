@@ -13,7 +13,10 @@
 // CERTIFICATE is the plugin's own self-signed certificate, DER in base64
 // without padding. The relay's certificate, which the plugin must demand from
 // its clients, is in PLUGIN_CLIENT_CERT as PEM. What else the plugin prints
-// goes into the relay's log, line by line.
+// goes into the relay's log, line by line. When PIMRELAY_PARENT is set, its
+// standard input is a pipe that closes when the relay has gone, in whatever way:
+// the plugin must end then. A plugin that is told to stop by others than the
+// relay reports itself as NOT_SERVING, finishes what it has in hand, and ends.
 //
 // The same service may be served by a process that the relay did not start, on
 // a Unix socket of its own, without TLS: only users who may open the socket can
