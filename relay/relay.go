@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/edge"
+	"github.com/pimrelay/pimrelay/relay/edge/certificates"
 	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/relay/subscription"
@@ -55,12 +57,13 @@ type Relay struct {
 	started     time.Time
 	opened      chan struct{} // closed when the door is open and what follows is set
 
-	journal   *journal.Journal
-	state     *subscription.State
-	door      *edge.Server
-	acceptor  *acceptor
-	address   string // of the door
-	telemetry string // address
+	journal      *journal.Journal
+	state        *subscription.State
+	door         *edge.Server
+	certificates certificates.Keeper // nil if a proxy terminates TLS
+	acceptor     *acceptor
+	address      string // of the door
+	telemetry    string // address
 
 	reloading chan struct{}          // has an element during a reload, and from the shutdown on
 	current   atomic.Pointer[Config] // replaced by a reload only, which holds reloading
@@ -90,12 +93,12 @@ func New(cfg *Config, opt Options) *Relay {
 func (r *Relay) config() *Config { return r.current.Load() }
 
 // Preflight checks what the configuration from file refers to on this machine:
-// the certificate and its key. The error is config.Problems.
+// a certificate and its key in files. The error is config.Problems.
 func Preflight(file string, cfg *Config) error {
-	if cfg.Listen.TLS.Mode != "files" {
+	if cfg.Listen.TLS.Mode != tlsFiles {
 		return nil
 	}
-	if _, err := edge.LoadTLS(cfg.Listen.TLS.Certificate, cfg.Listen.TLS.Key); err != nil {
+	if err := certificates.CheckFiles(cfg.Listen.TLS.Certificate, cfg.Listen.TLS.Key); err != nil {
 		return config.Problems{{File: file, Path: "listen.tls", Message: err.Error()}}
 	}
 	return nil
@@ -128,7 +131,12 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, r.stopLanes())
 	}
+	defer func() { err = errors.Join(err, r.closeCertificates()) }()
 	signals, err := r.openSignals()
+	if err != nil {
+		return errors.Join(err, listener.Close(), r.stopLanes())
+	}
+	kept, err := r.keepCertificates()
 	if err != nil {
 		return errors.Join(err, listener.Close(), r.stopLanes())
 	}
@@ -136,7 +144,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		l.start(ctx)
 	}
 	for _, s := range r.sources.list() {
-		s.start(ctx)
+		s.start(ctx, r.awaitCertificate)
 	}
 	r.health.SetReady(true, "")
 	close(r.opened)
@@ -151,7 +159,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 			return r.door.Serve(ctx, listener)
 		}},
 		{"sources", r.holdSources},
-	}, signals...))
+	}, append(kept, signals...)...))
 	r.Logger.Info("the door is closed")
 	return err
 }
@@ -188,25 +196,26 @@ func (r *Relay) openDoor(ctx context.Context) (net.Listener, error) {
 	options := edge.Options{
 		Acceptor: r.acceptor, Signed: akeneo.Signed, MaxBody: int64(r.config().Listen.MaxBody), Logger: r.Logger, Registerer: r.registry,
 	}
-	var err error
-	if tls := r.config().Listen.TLS; tls.Mode == "files" {
-		if options.TLS, err = edge.LoadTLS(tls.Certificate, tls.Key); err != nil {
-			return nil, err
-		}
-	}
-	if r.door, err = edge.New(options); err != nil {
-		return nil, err
-	}
-	if err := r.openPaths(); err != nil {
-		return nil, err
-	}
-	listener := r.Listener
+	listener, err := r.Listener, error(nil)
 	if listener == nil {
 		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.config().Listen.Address); err != nil {
 			return nil, fmt.Errorf("open listen.address: %w", err)
 		}
 	}
 	r.address = listener.Addr().String()
+	// Stored certificates are presented from the first connection on.
+	if err := r.openCertificates(listener.Addr()); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	if r.certificates != nil {
+		options.TLS = r.certificates.TLSConfig()
+	}
+	if r.door, err = edge.New(options); err == nil {
+		err = r.openPaths()
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close(), r.closeCertificates())
+	}
 	return listener, nil
 }
 
@@ -259,10 +268,10 @@ func (r *Relay) Status() admin.Status {
 	return s
 }
 
-// warnings are what sources, lanes and journal have to complain of at the
-// moment.
+// warnings are what certificates, sources, lanes and journal have to complain of
+// at the moment.
 func (r *Relay) warnings() []observe.Warning {
-	return append(r.sources.warnings(), r.lanes.warnings()...)
+	return slices.Concat(r.certificateWarnings(), r.sources.warnings(), r.lanes.warnings())
 }
 
 func forwarderStatus(l dispatch.Status) admin.Forwarder {

@@ -95,12 +95,21 @@ type daemon struct {
 // replaced.
 func start(t *testing.T, dir, yaml string) *daemon {
 	t.Helper()
+	return startOn(t, listen(t), dir, yaml)
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	d := &daemon{t: t, dir: dir, url: "http://" + address}
+	return listener
+}
+
+func startOn(t *testing.T, listener net.Listener, dir, yaml string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: dir, url: "http://" + listener.Addr().String()}
 	file := d.write(yaml)
 	cfg, err := relay.Load(file, nil, plugins.Builtin)
 	if err != nil {
@@ -319,10 +328,14 @@ func read(t *testing.T, path string) []byte {
 	return data
 }
 
-func startPlatform(t *testing.T, authority *simulator.Authority) (*simulator.Simulator, string) {
+// startPlatform runs a platform whose certificate the authority has issued, and
+// which trusts it and the further ones.
+func startPlatform(t *testing.T, authority *simulator.Authority, further ...[]byte) (*simulator.Simulator, string) {
 	t.Helper()
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(authority.PEM())
+	for _, pem := range append(further, authority.PEM()) {
+		roots.AppendCertsFromPEM(pem)
+	}
 	platform, err := simulator.New(simulator.Options{Roots: roots, Pace: 1000, KeepBodies: true})
 	if err != nil {
 		t.Fatal(err)

@@ -80,16 +80,25 @@ func needRestart(old, next *Config) (changed []string) {
 		{"data_dir", old.DataDir, next.DataDir},
 		{"listen.address", old.Listen.Address, next.Listen.Address},
 		{"listen.tls", old.Listen.TLS, next.Listen.TLS},
+		{"the host of listen.public_url", certificateHost(old), certificateHost(next)},
 		{"listen.max_body", old.Listen.MaxBody, next.Listen.MaxBody},
 		{"journal", old.Journal, next.Journal},
 		{"telemetry.address", old.Telemetry.Address, next.Telemetry.Address},
 		{"log.format", old.Log.Format, next.Log.Format},
 	} {
-		if key.old != key.next {
+		if !reflect.DeepEqual(key.old, key.next) {
 			changed = append(changed, key.name)
 		}
 	}
 	return changed
+}
+
+// certificateHost is what the door's certificate is for, if it presents one.
+func certificateHost(c *Config) string {
+	if c.Listen.TLS.Mode == tlsOff {
+		return ""
+	}
+	return c.Listen.host()
 }
 
 // plan makes everything that the next configuration needs.
@@ -161,7 +170,7 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 	}
 	for _, next := range p.sources {
 		if next != nil {
-			next.start(ctx)
+			next.start(ctx, r.awaitCertificate)
 		}
 	}
 	r.current.Store(p.next)

@@ -59,21 +59,23 @@ func list(t *testing.T) []pkg {
 // longest prefix counts. A package that is not listed fails the test: decide
 // where it belongs.
 var imports = map[string][]string{
-	"sdk":                    nil,
-	"relay/config":           {"sdk"},
-	"relay/edge":             nil,
-	"relay/observe":          nil,
-	"relay/admin":            nil,
-	"relay/akeneo":           {"sdk"},
-	"relay/akeneo/simulator": nil,
-	"relay/subscription":     {"relay/akeneo", "sdk"},
-	"relay/journal":          {"sdk"},
-	"relay/dispatch":         {"relay/journal", "sdk"},
-	"relay": {"relay/config", "relay/edge", "relay/observe", "relay/admin", "relay/akeneo", "relay/subscription",
+	"sdk":                     nil,
+	"relay/config":            {"sdk"},
+	"relay/edge":              nil,
+	"relay/edge/certificates": nil,
+	"relay/observe":           nil,
+	"relay/admin":             nil,
+	"relay/akeneo":            {"sdk"},
+	"relay/akeneo/simulator":  nil,
+	"relay/subscription":      {"relay/akeneo", "sdk"},
+	"relay/journal":           {"sdk"},
+	"relay/dispatch":          {"relay/journal", "sdk"},
+	"relay": {"relay/config", "relay/edge", "relay/edge/certificates", "relay/observe", "relay/admin", "relay/akeneo", "relay/subscription",
 		"relay/journal", "relay/dispatch", "sdk"},
-	"relay/internal/repo": nil,
-	"plugins":             {"plugins", "sdk"},
-	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
+	"relay/internal/repo":     nil,
+	"relay/internal/acmetest": nil,
+	"plugins":                 {"plugins", "sdk"},
+	"cmd":                     {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
