@@ -164,3 +164,11 @@ func (r *Relay) certificateWarnings() (all []observe.Warning) {
 	}
 	return all
 }
+
+// doorWarnings are the concerns of the door.
+func (r *Relay) doorWarnings() (all []observe.Warning) {
+	for _, c := range r.door.Concerns() {
+		all = append(all, observe.Warning{Key: c.Key, Message: c.Message, Since: c.Since.UTC()})
+	}
+	return all
+}

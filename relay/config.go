@@ -76,7 +76,7 @@ type Builtin func(name string, logger *slog.Logger) (sdk.Forwarder, bool)
 func Defaults() Config {
 	return Config{
 		DataDir:      "/var/lib/pimrelay",
-		Listen:       Listen{Address: ":443", MaxBody: 10 << 20},
+		Listen:       defaultListen(),
 		Journal:      journal.Defaults(),
 		Telemetry:    Telemetry{Address: "127.0.0.1:9464"},
 		Log:          Log{Level: "info", Format: "text"},

@@ -5,10 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pimrelay/pimrelay/relay/akeneo"
+	"github.com/pimrelay/pimrelay/relay/edge"
 	"github.com/pimrelay/pimrelay/sdk"
 )
 
@@ -20,6 +23,68 @@ type Listen struct {
 	PublicURL string   `koanf:"public_url"`
 	TLS       TLS      `koanf:"tls"`
 	MaxBody   sdk.Size `koanf:"max_body"`
+	// AllowFrom are the networks that deliveries may come from; none stands
+	// for all. TrustedProxies are those of proxies whose X-Forwarded-For is
+	// believed.
+	AllowFrom      []string `koanf:"allow_from"`
+	TrustedProxies []string `koanf:"trusted_proxies"`
+	// RequireHeaders are headers that deliveries must carry, by name.
+	RequireHeaders map[string]sdk.Secret `koanf:"require_headers"`
+	Limits         Limits                `koanf:"limits"`
+}
+
+// Limits bound what strangers can make the door hold.
+type Limits struct {
+	Headers               sdk.Size      `koanf:"headers"`
+	HeaderTimeout         time.Duration `koanf:"header_timeout"`
+	IdleTimeout           time.Duration `koanf:"idle_timeout"`
+	ConcurrentRequests    int           `koanf:"concurrent_requests"`
+	BodiesInFlight        sdk.Size      `koanf:"bodies_in_flight"`
+	ConnectionsPerAddress int           `koanf:"connections_per_address"`
+}
+
+func defaultListen() Listen {
+	return Listen{Address: ":443", MaxBody: 10 << 20, Limits: Limits{
+		Headers: 64 << 10, HeaderTimeout: 10 * time.Second, IdleTimeout: 620 * time.Second, ConcurrentRequests: 1024, BodiesInFlight: 64 << 20,
+	}}
+}
+
+// options are what the door is to do, without those it works with.
+func (l *Listen) options() edge.Options {
+	return edge.Options{
+		Access: l.access(), MaxBody: int64(l.MaxBody), MaxHeaderBytes: int(l.Limits.Headers), ReadHeaderTimeout: l.Limits.HeaderTimeout,
+		IdleTimeout: l.Limits.IdleTimeout, MaxConcurrentRequests: l.Limits.ConcurrentRequests, MaxBodiesInFlight: int64(l.Limits.BodiesInFlight),
+		ConnectionsPerAddress: l.Limits.ConnectionsPerAddress,
+	}
+}
+
+// access is who may deliver. The networks have been checked.
+func (l *Listen) access() (a edge.Access) {
+	a.AllowFrom, _ = networks(l.AllowFrom)
+	a.TrustedProxies, _ = networks(l.TrustedProxies)
+	for name, value := range l.RequireHeaders {
+		if a.RequireHeaders == nil {
+			a.RequireHeaders = make(map[string]string)
+		}
+		a.RequireHeaders[name] = string(value)
+	}
+	return a
+}
+
+// networks reads networks, such as 192.0.2.0/24, and single addresses.
+func networks(all []string) (prefixes []netip.Prefix, err error) {
+	for _, s := range all {
+		prefix, err := netip.ParsePrefix(s)
+		if err != nil {
+			var addr netip.Addr
+			if addr, err = netip.ParseAddr(s); err != nil {
+				return nil, fmt.Errorf("must be networks such as 192.0.2.0/24, or addresses (got %q)", s)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes, nil
 }
 
 // The values of tls.mode.
@@ -112,8 +177,45 @@ func (l *Listen) validate(publicNeeded bool) sdk.Faults {
 		f.Add("public_url", "must be set, because tls.mode is acme: its host is what the certificate is for")
 	}
 	f = append(f, l.TLS.validate().Within("tls")...)
+	for field, all := range map[string][]string{"allow_from": l.AllowFrom, "trusted_proxies": l.TrustedProxies} {
+		if _, err := networks(all); err != nil {
+			f.Add(field, err.Error())
+		}
+	}
+	for name, value := range l.RequireHeaders {
+		if value == "" || !token.MatchString(name) {
+			f.Add("require_headers", fmt.Sprintf("must be header names with values (got %q)", name))
+		}
+	}
+	f = append(f, l.Limits.validate(l.MaxBody).Within("limits")...)
 	if l.MaxBody < 1<<10 || l.MaxBody > 32<<20 {
 		f.Add("max_body", fmt.Sprintf("must be from 1KiB to 32MiB (got %s)", l.MaxBody))
+	}
+	return f
+}
+
+// token is what a header's name may be (RFC 9110, section 5.6.2).
+var token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func (l *Limits) validate(maxBody sdk.Size) sdk.Faults {
+	var f sdk.Faults
+	if l.Headers < 4<<10 || l.Headers > 1<<20 {
+		f.Add("headers", fmt.Sprintf("must be from 4KiB to 1MiB (got %s)", l.Headers))
+	}
+	if l.HeaderTimeout < time.Second || l.HeaderTimeout > time.Minute {
+		f.Add("header_timeout", fmt.Sprintf("must be from 1s to 1m (got %s)", l.HeaderTimeout))
+	}
+	if l.IdleTimeout < 10*time.Second || l.IdleTimeout > time.Hour {
+		f.Add("idle_timeout", fmt.Sprintf("must be from 10s to 1h, and longer than that of a proxy in front (got %s)", l.IdleTimeout))
+	}
+	if l.ConcurrentRequests < 1 || l.ConcurrentRequests > 100_000 {
+		f.Add("concurrent_requests", fmt.Sprintf("must be from 1 to 100000 (got %d)", l.ConcurrentRequests))
+	}
+	if l.BodiesInFlight <= maxBody || l.BodiesInFlight > 1<<30 {
+		f.Add("bodies_in_flight", fmt.Sprintf("must be above max_body, which is %s, and at most 1GiB (got %s)", maxBody, l.BodiesInFlight))
+	}
+	if l.ConnectionsPerAddress < 0 {
+		f.Add("connections_per_address", fmt.Sprintf("must not be below 0 (got %d)", l.ConnectionsPerAddress))
 	}
 	return f
 }

@@ -193,9 +193,9 @@ func (r *Relay) openJournal(ctx context.Context) error {
 // openDoor makes the server and its listener.
 func (r *Relay) openDoor(ctx context.Context) (net.Listener, error) {
 	r.acceptor = newAcceptor(r.journal, r.health, r.Logger, r.registry)
-	options := edge.Options{
-		Acceptor: r.acceptor, Signed: akeneo.Signed, MaxBody: int64(r.config().Listen.MaxBody), Logger: r.Logger, Registerer: r.registry,
-	}
+	options := r.config().Listen.options()
+	options.Acceptor, options.Signed, options.Same = r.acceptor, akeneo.Signed, akeneo.Signature
+	options.Logger, options.Registerer = r.Logger, r.registry
 	listener, err := r.Listener, error(nil)
 	if listener == nil {
 		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.config().Listen.Address); err != nil {
@@ -268,10 +268,10 @@ func (r *Relay) Status() admin.Status {
 	return s
 }
 
-// warnings are what certificates, sources, lanes and journal have to complain of
-// at the moment.
+// warnings are what certificates, door, sources and lanes have to complain of at
+// the moment.
 func (r *Relay) warnings() []observe.Warning {
-	return slices.Concat(r.certificateWarnings(), r.sources.warnings(), r.lanes.warnings())
+	return slices.Concat(r.certificateWarnings(), r.doorWarnings(), r.sources.warnings(), r.lanes.warnings())
 }
 
 func forwarderStatus(l dispatch.Status) admin.Forwarder {

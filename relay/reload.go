@@ -82,6 +82,7 @@ func needRestart(old, next *Config) (changed []string) {
 		{"listen.tls", old.Listen.TLS, next.Listen.TLS},
 		{"the host of listen.public_url", certificateHost(old), certificateHost(next)},
 		{"listen.max_body", old.Listen.MaxBody, next.Listen.MaxBody},
+		{"listen.limits", old.Listen.Limits, next.Listen.Limits},
 		{"journal", old.Journal, next.Journal},
 		{"telemetry.address", old.Telemetry.Address, next.Telemetry.Address},
 		{"log.format", old.Log.Format, next.Log.Format},
@@ -133,6 +134,9 @@ func (r *Relay) plan(ctx context.Context, next *Config) (_ *plan, err error) {
 			}
 		}
 	}
+	if !reflect.DeepEqual(r.config().Listen.access(), next.Listen.access()) {
+		p.changes = append(p.changes, "listen: who may deliver")
+	}
 	if r.config().Log.Level != next.Log.Level {
 		p.changes = append(p.changes, "log.level "+next.Log.Level)
 	}
@@ -164,6 +168,7 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 			former = append(former, old)
 		}
 	}
+	r.door.SetAccess(p.next.Listen.access())
 	errs := []error{r.openPaths()}
 	for _, old := range former {
 		old.stop()

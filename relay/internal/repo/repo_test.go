@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pimrelay/pimrelay/plugins"
@@ -247,7 +248,7 @@ func TestReferenceShowsTheDefaults(t *testing.T) {
 	want := relay.Defaults()
 	want.Listen.PublicURL, want.Listen.TLS = got.Listen.PublicURL, got.Listen.TLS // examples
 	want.Sources, want.Forwarders = got.Sources, got.Forwarders
-	if diff := cmp.Diff(want, *got); diff != "" {
+	if diff := cmp.Diff(want, *got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("(-default +reference):\n%s", diff)
 	}
 }
