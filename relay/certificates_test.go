@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/pimrelay/pimrelay/relay/akeneo/simulator"
-	"github.com/pimrelay/pimrelay/relay/internal/acmetest"
+	"github.com/pimrelay/pimrelay/relay/edge/certificates/acmetest"
 )
 
 const subscribing = `

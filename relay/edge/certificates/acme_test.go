@@ -24,7 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/pimrelay/pimrelay/relay/internal/acmetest"
+	"github.com/pimrelay/pimrelay/relay/edge/certificates/acmetest"
 )
 
 // door is a listener that presents what an ACME keeps, and one for HTTP-01.

@@ -73,10 +73,9 @@ var imports = map[string][]string{
 	"relay/dispatch":          {"relay/journal", "sdk"},
 	"relay": {"relay/config", "relay/edge", "relay/edge/certificates", "relay/observe", "relay/admin", "relay/akeneo", "relay/subscription",
 		"relay/journal", "relay/dispatch", "sdk"},
-	"relay/internal/repo":     nil,
-	"relay/internal/acmetest": nil,
-	"plugins":                 {"plugins", "sdk"},
-	"cmd":                     {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
+	"relay/internal/repo": nil,
+	"plugins":             {"plugins", "sdk"},
+	"cmd":                 {"relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "plugins"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
