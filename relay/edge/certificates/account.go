@@ -73,3 +73,13 @@ func (a *ACME) client() *http.Client {
 	}
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
+
+// Ask reports whether the authority's directory answers as it must.
+func (a *ACME) Ask(ctx context.Context) error {
+	client := acme.Client{Directory: a.options.Directory, HTTPClient: a.client()}
+	directory, err := client.GetDirectory(ctx)
+	if err == nil && (directory.NewAccount == "" || directory.NewOrder == "") {
+		err = errors.New("it names no place for accounts and orders")
+	}
+	return err
+}
