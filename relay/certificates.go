@@ -153,12 +153,9 @@ func (r *Relay) certificateWarnings() (all []observe.Warning) {
 		if alarm == "" {
 			continue
 		}
-		since := r.started
-		switch {
-		case !s.Failed.IsZero():
-			since = s.Failed
-		case !s.NotAfter.IsZero():
-			since = s.NotAfter
+		since := s.Since()
+		if since.IsZero() {
+			since = r.started
 		}
 		all = append(all, observe.Warning{Key: "listen.tls." + s.Host, Message: alarm, Since: since.UTC()})
 	}

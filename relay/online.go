@@ -81,7 +81,7 @@ func CheckOnline(ctx context.Context, config *Config, o OnlineOptions) error {
 		c.find("fail", "door", err.Error())
 	}
 	if c.failed > 0 {
-		return fmt.Errorf("%d of the looks outside failed", c.failed)
+		return fmt.Errorf("%d of the online checks failed", c.failed)
 	}
 	return nil
 }

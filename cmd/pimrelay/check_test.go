@@ -56,7 +56,7 @@ func TestCheckOnline(t *testing.T) {
 		t.Errorf("without a directory for trying out: %d\n%s", code, out)
 	}
 	ca.SetDown(true)
-	check(exitFailure, file, "fail  acme   ", "of the looks outside failed")
+	check(exitFailure, file, "fail  acme   ", "of the online checks failed")
 	ca.SetDown(false)
 
 	// The address belongs to somebody else.

@@ -87,12 +87,6 @@ type ACME struct {
 	failed map[string]failure // guarded by mu; by host
 }
 
-// failure is why a host's certificate could not be had.
-type failure struct {
-	err string
-	at  time.Time
-}
-
 // OpenACME loads what Dir has, so that a process that starts again presents its
 // certificates from the first connection on. It calls nobody.
 func OpenACME(o ACMEOptions) (*ACME, error) {
@@ -303,7 +297,7 @@ func (a *ACME) event(ctx context.Context, name string, data map[string]any) erro
 			err = fmt.Errorf("%w (the certificate authority no longer accepts the account, the next attempt registers another one)", err)
 		}
 		a.mu.Lock()
-		a.failed[host] = failure{err: err.Error(), at: time.Now()}
+		a.failed[host] = a.failed[host].again(err)
 		a.mu.Unlock()
 		a.metrics.changes.WithLabelValues(host, outcomeFailed).Inc()
 		a.options.Logger.Error("certificate not obtained, it is tried again", "host", host, "renewal", data["renewal"], "err", err)

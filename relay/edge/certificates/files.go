@@ -63,7 +63,7 @@ func OpenFiles(o FilesOptions) (*Files, error) {
 	}
 	if err := f.covers(cert); err != nil {
 		o.Logger.Error("clients that verify will refuse the certificate", "err", err)
-		f.failed = failure{err: err.Error(), at: time.Now()}
+		f.failed = f.failed.again(err)
 	}
 	f.first = p.digest()
 	f.current.Store(cert)
@@ -125,7 +125,7 @@ func (f *Files) Run(ctx context.Context) error {
 
 	look := time.NewTicker(f.options.look)
 	defer look.Stop()
-	known, last := f.first, f.first
+	used, tried, last := f.first, f.first, f.first // contents
 	for {
 		select {
 		case <-ctx.Done():
@@ -138,12 +138,15 @@ func (f *Files) Run(ctx context.Context) error {
 			now = sha256.Sum256([]byte(err.Error()))
 		}
 		switch {
-		case now != last: // another look
-		case now == known && err == nil:
+		case now != last || now == tried: // look again
+		case now == used: // what could not be used has been taken back
+			tried = now
 			f.recovered()
-		case now != known:
-			known = now
-			f.replace(p, err)
+		default:
+			tried = now
+			if f.replace(p, err) {
+				used = now
+			}
 		}
 		last = now
 	}
@@ -153,8 +156,8 @@ func (f *Files) Run(ctx context.Context) error {
 func (*Files) Close() error { return nil }
 
 // replace puts a new pair in the place of the one in use, unless that would be
-// worse. err is why the pair could not be read.
-func (f *Files) replace(p pair, err error) {
+// worse, and reports whether it did. err is why the pair could not be read.
+func (f *Files) replace(p pair, err error) bool {
 	var cert *tls.Certificate
 	if err == nil {
 		cert, err = p.load()
@@ -164,26 +167,28 @@ func (f *Files) replace(p pair, err error) {
 	}
 	if err != nil {
 		f.mu.Lock()
-		f.failed = failure{err: err.Error(), at: time.Now()}
+		f.failed = f.failed.again(err)
 		f.mu.Unlock()
 		f.metrics.changes.WithLabelValues(f.name(), outcomeFailed).Inc()
 		f.options.Logger.Error("certificate not replaced, the one before is in use", "err", err)
-		return
+		return false
 	}
 	f.current.Store(cert)
 	f.recovered()
 	f.metrics.changes.WithLabelValues(f.name(), outcomeReplaced).Inc()
 	f.options.Logger.Info("certificate replaced", "host", f.name(), "not_after", cert.Leaf.NotAfter)
+	return true
 }
 
 // recovered forgets why the files could not be used: they hold what is in use.
 func (f *Files) recovered() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.failed = failure{}
 	if err := f.covers(f.current.Load()); err != nil {
-		f.failed = failure{err: err.Error(), at: time.Now()}
+		f.failed = f.failed.again(err)
+		return
 	}
+	f.failed = failure{}
 }
 
 // covers reports whether clients that connect to the host accept the name.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"os"
@@ -185,8 +186,12 @@ func TestBrokenFilesKeepTheOneBefore(t *testing.T) {
 		if alarm := f.Status()[0].Alarm(time.Now()); !strings.Contains(alarm, "could not be replaced") {
 			t.Errorf("%s: alarm %q", tt.name, alarm)
 		}
-		if f.serial() != 1 {
-			t.Fatalf("%s: certificate %d is in use", tt.name, f.serial())
+		// The complaint stays as long as the files do.
+		for range 3 {
+			<-time.After(3 * f.options.look)
+			if s := f.Status()[0]; !strings.Contains(s.Err, tt.want) || f.serial() != 1 {
+				t.Fatalf("%s: a little later certificate %d is in use, with %+v", tt.name, f.serial(), s)
+			}
 		}
 	}
 	old.in(t, dir)
@@ -275,6 +280,22 @@ func TestAlarm(t *testing.T) {
 		if got := tt.status.Alarm(now); (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: alarm %q, want one that says %q", tt.name, got, tt.want)
 		}
+	}
+}
+
+func TestAlarmSince(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	expiring := Status{NotBefore: now.Add(-80 * 24 * time.Hour), NotAfter: now.Add(10 * 24 * time.Hour)}
+	if got, want := expiring.Since(), now.Add(-4*24*time.Hour); !got.Equal(want) {
+		t.Errorf("expiring since %s, want %s", got, want)
+	}
+	first := failure{}.again(errors.New("one"))
+	if second := first.again(errors.New("two")); second.at != first.at || second.err != "two" {
+		t.Errorf("%+v after %+v", second, first)
+	}
+	if got := (Status{}).Since(); !got.IsZero() {
+		t.Errorf("nothing tried since %s", got)
 	}
 }
 

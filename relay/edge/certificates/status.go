@@ -34,8 +34,8 @@ type Status struct {
 	// NotBefore and NotAfter are the validity of the one in use; zero if there
 	// is none yet.
 	NotBefore, NotAfter time.Time
-	// Err is why the last attempt to get another one failed, at Failed; empty
-	// if it did not.
+	// Err is why the last attempt to get another one failed; empty if it did
+	// not. Failed is when the first of those that failed in a row did.
 	Err    string
 	Failed time.Time
 }
@@ -80,6 +80,30 @@ func (s Status) Alarm(now time.Time) string {
 		return fmt.Sprintf("the certificate for %s, which is good until %s, could not be replaced%s", s.Host, stamp(s.NotAfter), because)
 	}
 	return ""
+}
+
+// Since is when what Alarm tells began; zero if there has been no certificate yet
+// and nobody has tried to get one.
+func (s Status) Since() time.Time {
+	if !s.Failed.IsZero() || s.NotAfter.IsZero() {
+		return s.Failed
+	}
+	return s.NotAfter.Add(-s.alarmBefore())
+}
+
+// failure is why a certificate could not be had, and since when.
+type failure struct {
+	err string
+	at  time.Time
+}
+
+// again is the failure after another attempt has failed.
+func (f failure) again(err error) failure {
+	if f.at.IsZero() {
+		f.at = time.Now()
+	}
+	f.err = err.Error()
+	return f
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

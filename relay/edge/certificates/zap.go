@@ -12,20 +12,16 @@ import (
 )
 
 // zapLogger lets certmagic log to slog. It is talkative and does not know what an
-// operator of the relay cares about, so everything comes a level lower than it
-// says, and its notices are for debugging; what matters is logged from its
-// events.
+// operator of the relay cares about, so its errors are warnings and all else is
+// for debugging; what matters is logged from its events.
 func zapLogger(log *slog.Logger) *zap.Logger { return zap.New(&zapCore{log: log}) }
 
 // zapCore is a zapcore.Core that writes to slog.
 type zapCore struct{ log *slog.Logger }
 
 func lowered(l zapcore.Level) slog.Level {
-	switch {
-	case l >= zapcore.ErrorLevel:
+	if l >= zapcore.ErrorLevel {
 		return slog.LevelWarn
-	case l == zapcore.WarnLevel:
-		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
