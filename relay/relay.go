@@ -242,6 +242,7 @@ func (r *Relay) openSignals() ([]part, error) {
 		return nil, errors.Join(fmt.Errorf("open telemetry.address: %w", err), socket.Close())
 	}
 	r.telemetry = listener.Addr().String()
+	r.health.Also(r.warnings)
 	telemetry := observe.Telemetry{Health: r.health, Warnings: r.warnings, Gatherer: r.registry, Logger: r.Logger}
 	return append(parts, r.serve("telemetry", listener, telemetry.Handler(), time.Minute)), nil
 }

@@ -32,7 +32,8 @@ const (
 	// failures an hour that Let's Encrypt allows.
 	roundTime = 15 * time.Minute
 	// renewCheck is how often it is looked which certificate is to be renewed.
-	renewCheck = 10 * time.Minute
+	// certmagic makes the waits between failed attempts longer by itself.
+	renewCheck = time.Minute
 	// patience is how long Close waits for what is being obtained to let go.
 	patience = 5 * time.Second
 )
