@@ -88,7 +88,8 @@ func (r *Relay) keepCertificates() ([]part, error) {
 	if !ok || r.config().Listen.TLS.HTTPAddress == "" {
 		return parts, nil
 	}
-	listener, err := net.Listen("tcp", r.config().Listen.TLS.HTTPAddress)
+	var err error
+	r.challenges, err = net.Listen("tcp", r.config().Listen.TLS.HTTPAddress)
 	if err != nil && r.Takeover {
 		// The predecessor has gone: a door without that listener is better
 		// than none, as long as its certificate lives.
@@ -99,7 +100,7 @@ func (r *Relay) keepCertificates() ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open listen.tls.http_address: %w", err)
 	}
-	return append(parts, r.serve("challenges", listener, acme.Challenges(http.HandlerFunc(notHere)), 10*time.Second)), nil
+	return append(parts, r.serve("challenges", r.challenges, acme.Challenges(http.HandlerFunc(notHere)), 10*time.Second)), nil
 }
 
 // notHere answers what is no challenge as the door answers it on a path of no
@@ -115,6 +116,9 @@ func notHere(w http.ResponseWriter, req *http.Request) {
 
 // closeCertificates is for the end.
 func (r *Relay) closeCertificates() error {
+	if r.challenges != nil {
+		_ = r.challenges.Close() // by its server, if that has run
+	}
 	if r.certificates == nil {
 		return nil
 	}

@@ -1,6 +1,11 @@
 package relay_test
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -79,5 +84,55 @@ listen:
 	}
 	if w := d.Status().Warnings; len(w) != 0 {
 		t.Errorf("warnings: %+v", w)
+	}
+}
+
+// startPlatform runs a platform whose certificate the authority has issued, and
+// which trusts it and the further ones.
+func startPlatform(t *testing.T, authority *simulator.Authority, further ...[]byte) (*simulator.Simulator, string) {
+	t.Helper()
+	roots := x509.NewCertPool()
+	for _, pem := range append(further, authority.PEM()) {
+		roots.AppendCertsFromPEM(pem)
+	}
+	platform, err := simulator.New(simulator.Options{Roots: roots, Pace: 1000, KeepBodies: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := authority.Issue("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- platform.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return platform, "https://" + listener.Addr().String()
+}
+
+func writeCertificate(t *testing.T, authority *simulator.Authority, dir string) {
+	t.Helper()
+	certificate, err := authority.Issue("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "relay.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}), 0o600),
+		os.WriteFile(filepath.Join(dir, "relay-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600),
+	); err != nil {
+		t.Fatal(err)
 	}
 }

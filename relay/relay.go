@@ -61,6 +61,7 @@ type Relay struct {
 	state        *subscription.State
 	door         *edge.Server
 	certificates certificates.Keeper // nil if a proxy terminates TLS
+	challenges   net.Listener        // nil if there is no http_address
 	acceptor     *acceptor
 	address      string // of the door
 	telemetry    string // address
@@ -132,11 +133,11 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.stopLanes())
 	}
 	defer func() { err = errors.Join(err, r.closeCertificates()) }()
-	signals, err := r.openSignals()
+	kept, err := r.keepCertificates()
 	if err != nil {
 		return errors.Join(err, listener.Close(), r.stopLanes())
 	}
-	kept, err := r.keepCertificates()
+	signals, err := r.openSignals()
 	if err != nil {
 		return errors.Join(err, listener.Close(), r.stopLanes())
 	}
