@@ -1,12 +1,15 @@
 package relay_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -84,6 +87,53 @@ listen:
 	}
 	if w := d.Status().Warnings; len(w) != 0 {
 		t.Errorf("warnings: %+v", w)
+	}
+}
+
+// The other challenge: the second listener answers it and nothing else.
+func TestChallengesOverHTTP(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	reserved := listen(t)
+	challenges := reserved.Addr().(*net.TCPAddr)
+	reserved.Close() // for the relay to open
+	ca := acmetest.Start(t, acmetest.Options{HTTPPort: challenges.Port})
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca.RootsPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, dir, strings.NewReplacer(`tls: {mode: "off"}`,
+		fmt.Sprintf(`public_url: https://over-http.example
+  tls: {mode: acme, directory: %q, trusted_roots: "{dir}/ca.pem", challenges: [http-01], http_address: "%s"}`, ca.Directory, challenges)).Replace(manual)+archive)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer client.CloseIdleConnections()
+	for _, path := range []string{"/", "//hooks/catalog", "/hooks/catalog", "/.well-known/acme-challenge/none"} {
+		for want, header := range map[int]http.Header{401: {}, 429: signed(cloudEvent("1"))} {
+			req, err := http.NewRequest(http.MethodPost, "http://"+challenges.String()+path, bytes.NewReader(cloudEvent("1")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = header
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s: answered %d, want %d", path, resp.StatusCode, want)
+			}
+		}
+	}
+	eventually(t, "a certificate", func() bool { return len(d.Status().Warnings) == 0 })
+	c, err := tls.Dial("tcp", strings.TrimPrefix(d.url, "http://"), &tls.Config{RootCAs: ca.Issued, ServerName: "over-http.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	d.stop()
+	if again, err := net.Listen("tcp", challenges.String()); err != nil {
+		t.Errorf("the listener outlives the relay: %v", err)
+	} else {
+		again.Close()
 	}
 }
 

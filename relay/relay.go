@@ -114,6 +114,9 @@ func (r *Relay) Opened() <-chan struct{} { return r.opened }
 // answers, then the door closes, then the journal. It returns an error if the
 // daemon cannot start, or a part of it fails.
 func (r *Relay) Run(ctx context.Context) (err error) {
+	// After the journal is closed: a successor waits for that, and must not
+	// wait for an authority that is slow to let go.
+	defer func() { err = errors.Join(err, r.closeCertificates()) }()
 	if err := r.openJournal(ctx); err != nil {
 		return err
 	}
@@ -132,7 +135,6 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, r.stopLanes())
 	}
-	defer func() { err = errors.Join(err, r.closeCertificates()) }()
 	kept, err := r.keepCertificates()
 	if err != nil {
 		return errors.Join(err, listener.Close(), r.stopLanes())
@@ -215,7 +217,7 @@ func (r *Relay) openDoor(ctx context.Context) (net.Listener, error) {
 		err = r.openPaths()
 	}
 	if err != nil {
-		return nil, errors.Join(err, listener.Close(), r.closeCertificates())
+		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
 }

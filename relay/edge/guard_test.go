@@ -185,7 +185,7 @@ func TestTroublesAreBounded(t *testing.T) {
 	if len(all.seen) != mostTroubles {
 		t.Errorf("%d remembered", len(all.seen))
 	}
-	if c := all.concerns(now); len(c) != 1 || !strings.Contains(c[0].Message, fmt.Sprintf("it happens (at ")) {
+	if c := all.concerns(now); len(c) != 1 || !strings.Contains(c[0].Message, "it happens (at ") {
 		t.Errorf("concerns %+v", c)
 	}
 	if c := all.concerns(now.Add(concernFor + time.Second)); len(c) != 0 || all.count.Load() != 0 {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -106,6 +107,11 @@ func OpenACME(o ACMEOptions) (*ACME, error) {
 	if o.renewCheck == 0 {
 		o.renewCheck = renewCheck
 	}
+	// Whether it can be written is better known now than after the first
+	// certificate has been issued.
+	if err := errors.Join(os.MkdirAll(o.Dir, 0o700), writable(o.Dir)); err != nil {
+		return nil, fmt.Errorf("directory for certificates: %w", err)
+	}
 	a := &ACME{options: o, storage: newStorage(o.Dir), usable: make(chan struct{}), failed: make(map[string]failure)}
 	var err error
 	if a.metrics, err = newMetrics(o.Registerer, a.Status, o.Hosts); err != nil {
@@ -131,6 +137,14 @@ func OpenACME(o ACMEOptions) (*ACME, error) {
 		}
 	}
 	return a, nil
+}
+
+func writable(dir string) error {
+	probe, err := os.CreateTemp(dir, ".writable-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // template is what the issuer is made of.
