@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pimrelay/pimrelay/relay/admin"
 	"github.com/pimrelay/pimrelay/relay/akeneo"
 	"github.com/pimrelay/pimrelay/relay/edge/certificates"
 	"github.com/pimrelay/pimrelay/relay/observe"
@@ -162,6 +163,16 @@ func (r *Relay) certificateWarnings() (all []observe.Warning) {
 			since = r.started
 		}
 		all = append(all, observe.Warning{Key: "listen.tls." + s.Host, Message: alarm, Since: since.UTC()})
+	}
+	return all
+}
+
+func (r *Relay) certificateStatus() (all []admin.Certificate) {
+	if r.certificates == nil {
+		return nil
+	}
+	for _, s := range r.certificates.Status() {
+		all = append(all, admin.Certificate{Host: s.Host, NotAfter: s.NotAfter})
 	}
 	return all
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pimrelay/pimrelay/relay/akeneo/simulator"
 	"github.com/pimrelay/pimrelay/relay/edge/certificates/acmetest"
@@ -65,6 +66,9 @@ listen:
 	if w := status.Warnings; len(w) != 1 || w[0].Key != "listen.tls.localhost" || !strings.Contains(w[0].Message, "there is no certificate for localhost yet") {
 		t.Errorf("warnings without a certificate: %+v", w)
 	}
+	if c := status.Door.Certificates; len(c) != 1 || c[0].Host != "localhost" || !c[0].NotAfter.IsZero() {
+		t.Errorf("certificates: %+v", c)
+	}
 	if !status.Ready || status.Sources[0].Subscriber != "" {
 		t.Errorf("without a certificate: %+v", status)
 	}
@@ -87,6 +91,9 @@ listen:
 	}
 	if w := d.Status().Warnings; len(w) != 0 {
 		t.Errorf("warnings: %+v", w)
+	}
+	if c := d.Status().Door.Certificates; len(c) != 1 || time.Until(c[0].NotAfter) <= 0 {
+		t.Errorf("certificates: %+v", c)
 	}
 }
 

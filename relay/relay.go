@@ -255,7 +255,7 @@ func (r *Relay) Status() admin.Status {
 	ready, reason := r.health.Ready()
 	s := admin.Status{
 		Version: r.Version, Started: r.started, PID: os.Getpid(), Ready: ready, Reason: reason,
-		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode},
+		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode, Certificates: r.certificateStatus()},
 		Journal:   admin.Journal{Head: r.journal.Head(), Duplicates: r.journal.Duplicates(), DiskBytes: r.journal.DiskBytes()},
 		Telemetry: r.telemetry,
 		Warnings:  []admin.Warning{},
