@@ -76,6 +76,8 @@ func TestTLSSettingsBelongToTheirMode(t *testing.T) {
 		{`{mode: "off", email: ops@example.com}`, "listen.tls.email: is for tls.mode acme, and the mode is off: use acme, or remove it"},
 		{`{mode: files, certificate: a, key: b, external_account: {key_id: x, mac_key: y}}`, "listen.tls.external_account: is for tls.mode acme"},
 		{`{mode: files, key: b}`, "listen.tls.certificate: must name a PEM file"},
+		{"{mode: acme}\n  public_url: https://ereignisse.müller.example", `listen.public_url: must have a host that a certificate can be for, in ASCII`},
+		{"{mode: acme}\n  public_url: https://events.example.com.", `listen.public_url: must have a host that a certificate can be for`},
 		{`{mode: acme}`, "listen.public_url: must be set, because tls.mode is acme"},
 		{`{mode: acme, challenges: [http-01]}`, `listen.tls.challenges: has http-01, which needs http_address, usually ":80"`},
 		{`{mode: acme, challenges: [tls-alpn-01], http_address: ":80"}`, "listen.tls.http_address: is for http-01, which is not among the challenges"},

@@ -176,6 +176,9 @@ func (l *Listen) validate(publicNeeded bool) sdk.Faults {
 	case l.TLS.Mode == tlsACME:
 		f.Add("public_url", "must be set, because tls.mode is acme: its host is what the certificate is for")
 	}
+	if host := l.host(); l.TLS.Mode == tlsACME && host != "" && !isHost(host) {
+		f.Add("public_url", fmt.Sprintf("must have a host that a certificate can be for, in ASCII and without a dot at its end (got %q)", host))
+	}
 	f = append(f, l.TLS.validate().Within("tls")...)
 	for field, all := range map[string][]string{"allow_from": l.AllowFrom, "trusted_proxies": l.TrustedProxies} {
 		if _, err := networks(all); err != nil {
@@ -259,7 +262,7 @@ func (t *TLS) validateACME() sdk.Faults {
 	}
 	for _, domain := range t.Domains {
 		if !isHost(domain) {
-			f.Add("domains", fmt.Sprintf("must be host names such as events.example.com, without wildcard, scheme or port (got %q)", domain))
+			f.Add("domains", fmt.Sprintf("must be host names such as events.example.com, in ASCII, without wildcard, scheme or port (got %q)", domain))
 		}
 	}
 	if t.Directory != "" {
@@ -292,12 +295,15 @@ func (t *TLS) validateACME() sdk.Faults {
 	return f
 }
 
+// hostName is a DNS name in its ASCII form.
+var hostName = regexp.MustCompile(`^[0-9A-Za-z_]([0-9A-Za-z_-]*[0-9A-Za-z_])?(\.[0-9A-Za-z_]([0-9A-Za-z_-]*[0-9A-Za-z_])?)*$`)
+
 // isHost reports whether a certificate for exactly that host can be asked for.
 func isHost(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return true
 	}
-	return name != "" && !strings.ContainsAny(name, "*:/?#@ \t") && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".")
+	return hostName.MatchString(name)
 }
 
 // tcpAddress is an address from the configuration; the host may be empty.
