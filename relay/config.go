@@ -39,24 +39,6 @@ type Config struct {
 	Redact func(string) string
 }
 
-// Listen is the door.
-type Listen struct {
-	Address string `koanf:"address"`
-	// PublicURL is the address that the platform is told; a subscription's
-	// path is appended.
-	PublicURL string   `koanf:"public_url"`
-	TLS       TLS      `koanf:"tls"`
-	MaxBody   sdk.Size `koanf:"max_body"`
-}
-
-// TLS says who terminates HTTPS: this process with a certificate from files,
-// or a proxy in front of it.
-type TLS struct {
-	Mode        string `koanf:"mode"`
-	Certificate string `koanf:"certificate"`
-	Key         string `koanf:"key"`
-}
-
 // Source is a PIM, or a path at which an operator has subscribed by hand.
 type Source struct {
 	// Path is where deliveries arrive; default /hooks/<name>.
@@ -94,7 +76,7 @@ type Builtin func(name string, logger *slog.Logger) (sdk.Forwarder, bool)
 func Defaults() Config {
 	return Config{
 		DataDir:      "/var/lib/pimrelay",
-		Listen:       Listen{Address: ":443", MaxBody: 10 << 20},
+		Listen:       defaultListen(),
 		Journal:      journal.Defaults(),
 		Telemetry:    Telemetry{Address: "127.0.0.1:9464"},
 		Log:          Log{Level: "info", Format: "text"},
@@ -182,39 +164,6 @@ func (c *Config) validate(builtin Builtin) sdk.Faults {
 // subscribes reports whether the relay subscribes itself anywhere.
 func (c *Config) subscribes() bool {
 	return slices.ContainsFunc(sorted(c.Sources), func(name string) bool { return c.Sources[name].PIM != nil })
-}
-
-func (l *Listen) validate(publicNeeded bool) sdk.Faults {
-	var f sdk.Faults
-	checkAddress(&f, "address", l.Address)
-	switch {
-	case l.PublicURL != "":
-		if err := akeneo.CheckURL(l.PublicURL); err != nil {
-			f.Add("public_url", err.Error())
-		}
-	case publicNeeded:
-		f.Add("public_url", "must be set, because a source has a pim: it is the address that the platform delivers to")
-	}
-	switch l.TLS.Mode {
-	case "files":
-		for field, file := range map[string]string{"tls.certificate": l.TLS.Certificate, "tls.key": l.TLS.Key} {
-			if file == "" {
-				f.Add(field, "must name a PEM file, because tls.mode is files")
-			}
-		}
-	case "off":
-		if l.TLS.Certificate != "" || l.TLS.Key != "" {
-			f.Add("tls.mode", "is off, and yet a certificate or key is given: use files, or remove them")
-		}
-	case "acme":
-		f.Add("tls.mode", "acme is not available in this version: use files with a certificate of your own, or off behind a proxy that terminates TLS")
-	default:
-		f.Add("tls.mode", fmt.Sprintf(`must be "files" (a certificate from files) or "off" (a proxy in front terminates TLS) (got %q)`, l.TLS.Mode))
-	}
-	if l.MaxBody < 1<<10 || l.MaxBody > 32<<20 {
-		f.Add("max_body", fmt.Sprintf("must be from 1KiB to 32MiB (got %s)", l.MaxBody))
-	}
-	return f
 }
 
 func (c *Config) validateSource(name string) sdk.Faults {

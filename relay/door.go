@@ -25,8 +25,7 @@ type acceptor struct {
 	log       *slog.Logger
 	refused   *prometheus.CounterVec
 
-	// A stranger, or a full disk, must not fill the log.
-	forgedLogged, notStoredLogged *rate.Sometimes
+	notStoredLogged *rate.Sometimes // a full disk must not fill the log
 }
 
 // seldom is how often a fault that each delivery may show is logged; the metrics
@@ -38,7 +37,7 @@ func newAcceptor(j *journal.Journal, health *observe.Health, log *slog.Logger, r
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_relay_not_stored_total", Help: "Deliveries that were not stored as events, by reason.",
 		}, []string{"source", "reason"})}
-	a.forgedLogged, a.notStoredLogged = &rate.Sometimes{Interval: seldom}, &rate.Sometimes{Interval: seldom}
+	a.notStoredLogged = &rate.Sometimes{Interval: seldom}
 	r.MustRegister(a.refused)
 	return a
 }
@@ -59,12 +58,8 @@ func (a *acceptor) Accept(ctx context.Context, d *edge.Delivery) edge.Answer {
 	case errors.As(err, &unreadable):
 		return a.keepUnreadable(ctx, d, unreadable)
 	default:
-		a.refused.WithLabelValues(d.Source, "signature").Inc()
-		a.health.Warn(signatureKey(d.Source), "signed deliveries that no secret of ours fits: the secret at the platform and the one here differ")
-		a.forgedLogged.Do(func() { a.log.Warn("signature does not fit any secret", "source", d.Source, "err", err) })
-		return edge.Unavailable
+		return edge.Unverified // the door raises the alarm
 	}
-	a.health.Clear(signatureKey(d.Source))
 	if _, err := a.journal.Append(ctx, &event); err != nil {
 		return a.notStored(d.Source, err)
 	}
@@ -91,5 +86,3 @@ func (a *acceptor) notStored(source string, err error) edge.Answer {
 }
 
 const journalKey = "journal"
-
-func signatureKey(source string) string { return "sources." + source + ".signature" }

@@ -276,7 +276,7 @@ func TestAttach(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
 	address := "unix://" + filepath.Join(sockets, "x.sock")
-	d := startWith(t, t.TempDir(), manual+pluginLane(testplugin.Exits, "", ""), func(o *relay.Options) { o.Attach = map[string]string{"plug": address} })
+	d := startOn(t, listen(t), t.TempDir(), manual+pluginLane(testplugin.Exits, "", ""), func(o *relay.Options) { o.Attach = map[string]string{"plug": address} })
 	d.postMany(5)
 	if f := d.plug(); f.Backlog != 5 || f.Process.Up {
 		t.Errorf("%+v, process %+v", f, f.Process)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
 	"github.com/pimrelay/pimrelay/relay/edge"
+	"github.com/pimrelay/pimrelay/relay/edge/certificates"
 	"github.com/pimrelay/pimrelay/relay/journal"
 	"github.com/pimrelay/pimrelay/relay/observe"
 	"github.com/pimrelay/pimrelay/relay/pluginhost"
@@ -68,12 +70,14 @@ type Relay struct {
 	pluginMetrics *pluginhost.Metrics
 	sockets       func() (string, error) // makes the directory of the plugins' sockets, once
 
-	journal   *journal.Journal
-	state     *subscription.State
-	door      *edge.Server
-	acceptor  *acceptor
-	address   string // of the door
-	telemetry string // address
+	journal      *journal.Journal
+	state        *subscription.State
+	door         *edge.Server
+	certificates certificates.Keeper // nil if a proxy terminates TLS
+	challenges   net.Listener        // nil if there is no http_address
+	acceptor     *acceptor
+	address      string // of the door
+	telemetry    string // address
 
 	stopping  chan struct{}          // closed when the lanes are told to stop
 	reloading chan struct{}          // has an element during a reload, and from the shutdown on
@@ -104,12 +108,12 @@ func New(cfg *Config, opt Options) *Relay {
 func (r *Relay) config() *Config { return r.current.Load() }
 
 // Preflight checks what the configuration from file refers to on this machine:
-// the certificate and its key. The error is config.Problems.
+// a certificate and its key in files. The error is config.Problems.
 func Preflight(file string, cfg *Config) error {
-	if cfg.Listen.TLS.Mode != "files" {
+	if cfg.Listen.TLS.Mode != tlsFiles {
 		return nil
 	}
-	if _, err := edge.LoadTLS(cfg.Listen.TLS.Certificate, cfg.Listen.TLS.Key); err != nil {
+	if err := certificates.CheckFiles(cfg.Listen.TLS.Certificate, cfg.Listen.TLS.Key); err != nil {
 		return config.Problems{{File: file, Path: "listen.tls", Message: err.Error()}}
 	}
 	return nil
@@ -124,6 +128,9 @@ func (r *Relay) Opened() <-chan struct{} { return r.opened }
 // answers, then the door closes, then the journal. It returns an error if the
 // daemon cannot start, or a part of it fails.
 func (r *Relay) Run(ctx context.Context) (err error) {
+	// After the journal is closed: a successor waits for that, and must not
+	// wait for an authority that is slow to let go.
+	defer func() { err = errors.Join(err, r.closeCertificates()) }()
 	if err := r.openJournal(ctx); err != nil {
 		return err
 	}
@@ -148,6 +155,10 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, r.stopLanes())
 	}
+	kept, err := r.keepCertificates()
+	if err != nil {
+		return errors.Join(err, listener.Close(), r.stopLanes())
+	}
 	signals, err := r.openSignals()
 	if err != nil {
 		return errors.Join(err, listener.Close(), r.stopLanes())
@@ -156,7 +167,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		l.start(ctx)
 	}
 	for _, s := range r.sources.list() {
-		s.start(ctx)
+		s.start(ctx, r.awaitCertificate)
 	}
 	r.health.SetReady(true, "")
 	close(r.opened)
@@ -171,7 +182,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 			return r.door.Serve(ctx, listener)
 		}},
 		{"sources", r.holdSources},
-	}, signals...))
+	}, append(kept, signals...)...))
 	r.Logger.Info("the door is closed")
 	return err
 }
@@ -205,28 +216,29 @@ func (r *Relay) openJournal(ctx context.Context) error {
 // openDoor makes the server and its listener.
 func (r *Relay) openDoor(ctx context.Context) (net.Listener, error) {
 	r.acceptor = newAcceptor(r.journal, r.health, r.Logger, r.registry)
-	options := edge.Options{
-		Acceptor: r.acceptor, Signed: akeneo.Signed, MaxBody: int64(r.config().Listen.MaxBody), Logger: r.Logger, Registerer: r.registry,
-	}
-	var err error
-	if tls := r.config().Listen.TLS; tls.Mode == "files" {
-		if options.TLS, err = edge.LoadTLS(tls.Certificate, tls.Key); err != nil {
-			return nil, err
-		}
-	}
-	if r.door, err = edge.New(options); err != nil {
-		return nil, err
-	}
-	if err := r.openPaths(); err != nil {
-		return nil, err
-	}
-	listener := r.Listener
+	options := r.config().Listen.options()
+	options.Acceptor, options.Signed, options.Same = r.acceptor, akeneo.Signed, akeneo.Signature
+	options.Logger, options.Registerer = r.Logger, r.registry
+	listener, err := r.Listener, error(nil)
 	if listener == nil {
 		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.config().Listen.Address); err != nil {
 			return nil, fmt.Errorf("open listen.address: %w", err)
 		}
 	}
 	r.address = listener.Addr().String()
+	// Stored certificates are presented from the first connection on.
+	if err := r.openCertificates(listener.Addr()); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	if r.certificates != nil {
+		options.TLS = r.certificates.TLSConfig()
+	}
+	if r.door, err = edge.New(options); err == nil {
+		err = r.openPaths()
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	return listener, nil
 }
 
@@ -253,6 +265,7 @@ func (r *Relay) openSignals() ([]part, error) {
 		return nil, errors.Join(fmt.Errorf("open telemetry.address: %w", err), socket.Close())
 	}
 	r.telemetry = listener.Addr().String()
+	r.health.Also(r.warnings)
 	telemetry := observe.Telemetry{Health: r.health, Warnings: r.warnings, Gatherer: r.registry, Logger: r.Logger}
 	return append(parts, r.serve("telemetry", listener, telemetry.Handler(), time.Minute)), nil
 }
@@ -262,7 +275,7 @@ func (r *Relay) Status() admin.Status {
 	ready, reason := r.health.Ready()
 	s := admin.Status{
 		Version: r.Version, Started: r.started, PID: os.Getpid(), Ready: ready, Reason: reason,
-		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode},
+		Door:      admin.Door{Address: r.address, PublicURL: r.config().Listen.PublicURL, TLS: r.config().Listen.TLS.Mode, Certificates: r.certificateStatus()},
 		Journal:   admin.Journal{Head: r.journal.Head(), Duplicates: r.journal.Duplicates(), DiskBytes: r.journal.DiskBytes()},
 		Telemetry: r.telemetry,
 		Warnings:  []admin.Warning{},
@@ -279,10 +292,10 @@ func (r *Relay) Status() admin.Status {
 	return s
 }
 
-// warnings are what sources, lanes and journal have to complain of at the
-// moment.
+// warnings are what certificates, door, sources and lanes have to complain of at
+// the moment.
 func (r *Relay) warnings() []observe.Warning {
-	return append(r.sources.warnings(), r.lanes.warnings()...)
+	return slices.Concat(r.certificateWarnings(), r.doorWarnings(), r.sources.warnings(), r.lanes.warnings())
 }
 
 func forwarderStatus(l *lane) admin.Forwarder {

@@ -5,11 +5,8 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -95,18 +92,22 @@ type daemon struct {
 // replaced.
 func start(t *testing.T, dir, yaml string) *daemon {
 	t.Helper()
-	return startWith(t, dir, yaml, func(*relay.Options) {})
+	return startOn(t, listen(t), dir, yaml)
 }
 
-// startWith is start with other options.
-func startWith(t *testing.T, dir, yaml string, change func(*relay.Options)) *daemon {
+func listen(t *testing.T) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	d := &daemon{t: t, dir: dir, url: "http://" + address}
+	return listener
+}
+
+// startOn is start on a listener of one's own, with other options.
+func startOn(t *testing.T, listener net.Listener, dir, yaml string, changes ...func(*relay.Options)) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: dir, url: "http://" + listener.Addr().String()}
 	file := d.write(yaml)
 	cfg, err := relay.Load(file, nil, plugins.Builtin)
 	if err != nil {
@@ -117,7 +118,9 @@ func startWith(t *testing.T, dir, yaml string, change func(*relay.Options)) *dae
 		Isolated: func(name string) []string { return []string{os.Args[0], isolatedMarker, name} }, PluginPace: quick,
 		File: file, Load: func() (*relay.Config, error) { return relay.Load(file, nil, plugins.Builtin) },
 	}
-	change(&options)
+	for _, change := range changes {
+		change(&options)
+	}
 	d.Relay = relay.New(cfg, options)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -326,52 +329,6 @@ func read(t *testing.T, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-func startPlatform(t *testing.T, authority *simulator.Authority) (*simulator.Simulator, string) {
-	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(authority.PEM())
-	platform, err := simulator.New(simulator.Options{Roots: roots, Pace: 1000, KeepBodies: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := authority.Issue("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- platform.Serve(ctx, listener) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return platform, "https://" + listener.Addr().String()
-}
-
-func writeCertificate(t *testing.T, authority *simulator.Authority, dir string) {
-	t.Helper()
-	certificate, err := authority.Issue("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(
-		os.WriteFile(filepath.Join(dir, "relay.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}), 0o600),
-		os.WriteFile(filepath.Join(dir, "relay-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600),
-	); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // What the door answers, with everything behind it.

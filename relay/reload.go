@@ -89,16 +89,26 @@ func needRestart(old, next *Config) (changed []string) {
 		{"data_dir", old.DataDir, next.DataDir},
 		{"listen.address", old.Listen.Address, next.Listen.Address},
 		{"listen.tls", old.Listen.TLS, next.Listen.TLS},
+		{"the host of listen.public_url", certificateHost(old), certificateHost(next)},
 		{"listen.max_body", old.Listen.MaxBody, next.Listen.MaxBody},
+		{"listen.limits", old.Listen.Limits, next.Listen.Limits},
 		{"journal", old.Journal, next.Journal},
 		{"telemetry.address", old.Telemetry.Address, next.Telemetry.Address},
 		{"log.format", old.Log.Format, next.Log.Format},
 	} {
-		if key.old != key.next {
+		if !reflect.DeepEqual(key.old, key.next) {
 			changed = append(changed, key.name)
 		}
 	}
 	return changed
+}
+
+// certificateHost is what the door's certificate is for, if it presents one.
+func certificateHost(c *Config) string {
+	if c.Listen.TLS.Mode == tlsOff {
+		return ""
+	}
+	return c.Listen.host()
 }
 
 // plan makes everything that the next configuration needs.
@@ -143,6 +153,9 @@ func (r *Relay) plan(ctx context.Context, next *Config) (_ *plan, err error) {
 			return p, fmt.Errorf("forwarder %q: %w", name, err)
 		}
 	}
+	if !reflect.DeepEqual(r.config().Listen.access(), next.Listen.access()) {
+		p.changes = append(p.changes, "listen: who may deliver")
+	}
 	if r.config().Log.Level != next.Log.Level {
 		p.changes = append(p.changes, "log.level "+next.Log.Level)
 	}
@@ -174,13 +187,14 @@ func (r *Relay) carryOut(ctx context.Context, p *plan) error {
 			former = append(former, old)
 		}
 	}
+	r.door.SetAccess(p.next.Listen.access())
 	errs := []error{r.openPaths()}
 	for _, old := range former {
 		old.stop()
 	}
 	for _, next := range p.sources {
 		if next != nil {
-			next.start(ctx)
+			next.start(ctx, r.awaitCertificate)
 		}
 	}
 	r.current.Store(p.next)

@@ -32,12 +32,13 @@ type source struct {
 	done   chan struct{}      // closed when the keeper has ended
 }
 
-// start keeps the source's subscriptions until stop, whatever becomes of ctx.
-func (s *source) start(ctx context.Context) {
+// start keeps the source's subscriptions until stop, whatever becomes of ctx, as
+// soon as the door is fit for deliveries: when await has returned.
+func (s *source) start(ctx context.Context, await func(context.Context) error) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(s.done)
-		if s.keeper != nil {
+		if s.keeper != nil && await(ctx) == nil {
 			_ = s.keeper.Run(ctx) // it ends when told to, and never fails
 		}
 	}()

@@ -11,11 +11,16 @@ import (
 )
 
 func newCheckCommand() *cobra.Command {
-	var file string
+	var file, staging string
+	var online bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration file and show everything that is wrong with it (exit code 2)",
-		Args:  noArgs,
+		Long: "check reads the configuration file, with what it refers to on this machine, and shows everything that is wrong\n" +
+			"(exit code 2). With --online it also looks outside (exit code 1 if something fails): whether each host name resolves,\n" +
+			"whether the certificate authority's directory for trying out issues a certificate for it, and whether public_url leads\n" +
+			"here. Nothing is subscribed. For that it opens listen.address, unless the relay is running.",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(file)
 			if err != nil {
@@ -35,10 +40,17 @@ func newCheckCommand() *cobra.Command {
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (%s, %s)\n", file,
 				counted(len(cfg.Sources), "source"), counted(len(cfg.Forwarders), "forwarder"))
-			return err
+			if err != nil || !online {
+				return err
+			}
+			return relay.CheckOnline(cmd.Context(), cfg, relay.OnlineOptions{Staging: staging, Report: func(f relay.Finding) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-4s  %-5s  %s\n", f.Verdict, f.Topic, f.Detail)
+			}})
 		},
 	}
 	addFileFlag(cmd, &file)
+	cmd.Flags().BoolVar(&online, "online", false, "also look outside: DNS, the certificate authority, and whether public_url leads here")
+	cmd.Flags().StringVar(&staging, "staging-directory", "", "the ACME directory to try with --online; for Let's Encrypt it is known")
 	return cmd
 }
 

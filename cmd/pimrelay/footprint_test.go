@@ -14,7 +14,7 @@ import (
 
 // The README states what a release weighs on disk and at rest.
 const (
-	largestBinary = 32 << 20
+	largestBinary = 36 << 20
 	largestAtRest = 48 << 20
 )
 

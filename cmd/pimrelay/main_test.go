@@ -288,11 +288,11 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-func request(address, id string) (*http.Request, error) {
+func request(url, id string) (*http.Request, error) {
 	body := `{"specversion":"1.0","id":"` + id + `","source":"pim","type":"com.akeneo.pim.v1.product.updated","data":{"product":{"uuid":"u"}}}`
 	mac := hmac.New(sha256.New, []byte("a-secret-of-more-than-16"))
 	mac.Write([]byte(body))
-	req, err := http.NewRequest(http.MethodPost, "http://"+address+"/hooks/catalog", strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, url+"/hooks/catalog", strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +302,7 @@ func request(address, id string) (*http.Request, error) {
 
 func deliver(t *testing.T, address, id string) {
 	t.Helper()
-	req, err := request(address, id)
+	req, err := request("http://"+address, id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,6 +81,9 @@ func printStatus(out io.Writer, s admin.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "pimrelay %s, up %s, %s\n", s.Version, now.Sub(s.Started).Round(time.Second), state)
 	fmt.Fprintf(w, "door %s, tls %s, %s\n", s.Door.Address, s.Door.TLS, orDash(s.Door.PublicURL))
+	for _, c := range s.Door.Certificates {
+		fmt.Fprintf(w, "certificate for %s: %s\n", c.Host, until(c.NotAfter, now))
+	}
 	fmt.Fprintf(w, "journal: last event %d, %.1f MiB on disk\n\n", s.Journal.Head, float64(s.Journal.DiskBytes)/(1<<20))
 
 	fmt.Fprintln(w, "SOURCE\tPATH\tSUBSCRIPTION\tSTATUS\tID\tEVENTS")
@@ -124,6 +127,14 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// until says when a certificate ends.
+func until(t, now time.Time) string {
+	if t.IsZero() {
+		return "none yet"
+	}
+	return fmt.Sprintf("until %s (%d days left)", t.Format(time.RFC3339), int(t.Sub(now).Hours()/24))
 }
 
 func ago(t, now time.Time) string {

@@ -5,12 +5,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,11 +20,12 @@ import (
 	"time"
 
 	"github.com/pimrelay/pimrelay/relay/admin"
+	"github.com/pimrelay/pimrelay/relay/edge/certificates/acmetest"
 )
 
 const takeoverConfig = `
 data_dir: {dir}/data
-listen: {address: "{address}", tls: {mode: "off"}}
+listen: {address: "{address}", {tls}}
 sources:
   catalog: {secrets: {primary: a-secret-of-more-than-16}}
 forwarders:
@@ -31,22 +34,25 @@ telemetry: {address: ""}
 log: {format: json}
 `
 
-func writeTakeoverConfig(t *testing.T, address string) (file, dir string) {
+func writeTakeoverConfig(t *testing.T, address, tls string) (file, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	file = filepath.Join(dir, "pimrelay.yaml")
-	text := strings.NewReplacer("{dir}", dir, "{address}", address).Replace(takeoverConfig)
+	text := strings.NewReplacer("{tls}", tls, "{dir}", dir, "{address}", address).Replace(takeoverConfig)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file, dir
 }
 
+const noTLS = `tls: {mode: "off"}`
+
 // traffic delivers events from some connections, one after the other on each, until
 // it is stopped.
 type traffic struct {
 	t       *testing.T
-	address string
+	url     string
+	longest time.Duration // that nobody may answer
 	stop    func()
 
 	mu       sync.Mutex
@@ -58,14 +64,15 @@ type traffic struct {
 	gap      time.Duration // the longest time without one
 }
 
-func startTraffic(t *testing.T, address string) *traffic {
-	l := &traffic{t: t, address: address, last: time.Now()}
+// startTraffic has four senders, which share the clients.
+func startTraffic(t *testing.T, url string, clients ...*http.Client) *traffic {
+	l := &traffic{t: t, url: url, longest: longestGap, last: time.Now()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var workers sync.WaitGroup
 	for worker := range 4 {
 		workers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				l.note(l.deliver(fmt.Sprintf("%d-%d", worker, n)))
+				l.note(l.deliver(clients[worker%len(clients)], fmt.Sprintf("%d-%d", worker, n)))
 			}
 		})
 	}
@@ -77,12 +84,13 @@ func startTraffic(t *testing.T, address string) *traffic {
 	return l
 }
 
-func (l *traffic) deliver(id string) error {
-	req, err := request(l.address, id)
+func (l *traffic) deliver(client *http.Client, id string) error {
+	req, err := request(l.url, id)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	req.GetBody = nil // what is refused while it is sent cannot be sent again
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -129,7 +137,7 @@ func (l *traffic) check(dir string) {
 	if len(l.failures) > 0 {
 		l.t.Errorf("%d of %d deliveries failed: %.300s", len(l.failures), l.accepted+len(l.failures), l.failures)
 	}
-	if l.gap > longestGap {
+	if l.gap > l.longest {
 		l.t.Errorf("nobody answered for %s", l.gap)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "events.jsonl"))
@@ -145,39 +153,31 @@ func (l *traffic) check(dir string) {
 // running waits for the relay on dir that is not the one before.
 func running(t *testing.T, dir string, before int) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		status, err := admin.NewClient(filepath.Join(dir, "data")).Status(ctx)
-		if err == nil && status.Ready && status.PID != before {
-			return status.PID
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("no relay but %d: %+v, %v", before, status, err)
-		}
-	}
+	return awaitStatus(t, dir, "a successor", func(s admin.Status) bool { return s.Ready && s.PID != before }).PID
 }
 
 // delivered waits until the relay on dir has forwarded everything.
 func delivered(t *testing.T, dir string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	awaitStatus(t, dir, "an empty backlog", func(s admin.Status) bool { return s.Forwarders[0].Backlog == 0 })
+}
+
+// awaitStatus waits until the relay on dir is as wanted.
+func awaitStatus(t *testing.T, dir, what string, ok func(admin.Status) bool) admin.Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		status, err := admin.NewClient(filepath.Join(dir, "data")).Status(ctx)
-		if err == nil && status.Forwarders[0].Backlog == 0 {
-			return
+		if err == nil && ok(status) {
+			return status
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("still not delivered: %+v, %v", status.Forwarders, err)
+			t.Fatalf("still not %s: %+v, %v", what, status, err)
 		}
 	}
 }
@@ -196,11 +196,57 @@ func freeAddress(t *testing.T) string {
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
-	file, dir := writeTakeoverConfig(t, address)
+	file, dir := writeTakeoverConfig(t, address, noTLS)
 	first := startChild(t, "run", "-c", file)
 	first.logged("the door is open")
+	takeOverThrice(t, first, dir, startTraffic(t, "http://"+address, http.DefaultClient))
+}
+
+// The same over HTTPS, with a certificate that the first process has obtained and
+// the others find, over HTTP/1.1 and HTTP/2.
+func TestTakeoverOverTLS(t *testing.T) {
+	t.Parallel()
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := acmetest.Start(t, acmetest.Options{TLSPort: number})
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	if err := os.WriteFile(roots, ca.RootsPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, dir := writeTakeoverConfig(t, address,
+		fmt.Sprintf("public_url: https://localhost:%s, tls: {mode: acme, directory: %q, trusted_roots: %q}", port, ca.Directory, roots))
+	first := startChild(t, "run", "-c", file)
+	first.logged("the door is open")
+	awaitStatus(t, dir, "a certificate", func(s admin.Status) bool { return len(s.Warnings) == 0 })
+	if _, out, _ := pimrelay(t, "status", "-c", file); !strings.Contains(out, "certificate for localhost: until ") {
+		t.Errorf("status does not show the certificate:\n%s", out)
+	}
+	var clients []*http.Client
+	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Issued}, Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP1(version == "HTTP/1.1")
+		transport.Protocols.SetHTTP2(version == "HTTP/2.0")
+		t.Cleanup(transport.CloseIdleConnections)
+		clients = append(clients, &http.Client{Transport: transport})
+	}
+	l := startTraffic(t, "https://localhost:"+port, clients...)
+	l.longest = 4 * longestGap // all clients shake hands anew with each successor; the platform waits 5 s
+	takeOverThrice(t, first, dir, l)
+	if n := ca.Orders(); n != 1 {
+		t.Errorf("%d certificates ordered, want 1", n)
+	}
+}
+
+func takeOverThrice(t *testing.T, first *child, dir string, l *traffic) {
+	t.Helper()
 	successors := first.drain() // they share its standard error
-	l := startTraffic(t, address)
 	pid := first.Process.Pid
 	for range 3 {
 		l.flow()
@@ -235,7 +281,7 @@ func TestSocketActivation(t *testing.T) {
 	}
 	defer socket.Close()
 	address := listener.Addr().String()
-	file, dir := writeTakeoverConfig(t, "127.0.0.1:1") // not used
+	file, dir := writeTakeoverConfig(t, "127.0.0.1:1", noTLS) // the address is not used
 	startActivated := func() *child {
 		return startCommand(t, func(cmd *exec.Cmd) {
 			// The process learns of the socket by its own id.
@@ -245,7 +291,7 @@ func TestSocketActivation(t *testing.T) {
 	}
 	c := startActivated()
 	c.logged("the door is open")
-	l := startTraffic(t, address)
+	l := startTraffic(t, "http://"+address, http.DefaultClient)
 	for range 3 {
 		l.flow()
 		if err := c.Process.Signal(syscall.SIGTERM); err != nil {

@@ -25,6 +25,15 @@ type Door struct {
 	Address   string `json:"address"`
 	PublicURL string `json:"public_url,omitempty"`
 	TLS       string `json:"tls"`
+	// Certificates are those that the door presents; none behind a proxy.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Certificate is one that the door presents for a host; NotAfter, its end, is
+// zero if there is none yet.
+type Certificate struct {
+	Host     string    `json:"host"`
+	NotAfter time.Time `json:"not_after,omitzero"`
 }
 
 // Journal is the durable log.

@@ -36,6 +36,11 @@ func Signed(h http.Header) bool {
 	return false
 }
 
+// Signature is the primary signature that a request carries, right or wrong; empty
+// if it does not carry one. It covers the body alone, so all attempts to deliver
+// an event have the same one, as long as the secret stays.
+func Signature(h http.Header) string { return h.Get(headerPrimary) }
+
 // signingKey computes the signature under one secret: HMAC-SHA256 with the
 // secret's UTF-8 bytes as the key. It is safe for concurrent use.
 type signingKey struct {

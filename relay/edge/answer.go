@@ -20,6 +20,10 @@ const (
 	// counts against the subscription if it does, so it is only for
 	// requests without any signature.
 	Unsigned
+	// Unverified is 429, too: the request carries signature headers, and they
+	// fit nothing that the Acceptor knows. Either somebody else made them up,
+	// or the platform uses another secret, which is an alarm.
+	Unverified
 
 	// The answers below are the door's own.
 

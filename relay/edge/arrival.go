@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -25,6 +26,19 @@ type watchedConn struct {
 	// read since the connection last was between two requests; request is
 	// the first byte of the latest request whose headers are complete.
 	first, request atomic.Int64
+
+	closed sync.Once
+	leave  func() // called at the end; may be nil
+}
+
+// Close is that of the connection.
+func (c *watchedConn) Close() error {
+	c.closed.Do(func() {
+		if c.leave != nil {
+			c.leave()
+		}
+	})
+	return c.Conn.Close()
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
@@ -81,6 +95,17 @@ func watched(c net.Conn) *watchedConn {
 	return w
 }
 
+// brokenHandshake reports whether a connection that has closed has sent
+// something and never come to speak TLS.
+func brokenHandshake(c net.Conn) bool {
+	t, ok := c.(*tls.Conn)
+	if !ok || t.ConnectionState().HandshakeComplete {
+		return false
+	}
+	w := watched(c)
+	return w != nil && w.first.Load() != 0
+}
+
 // connKey is the context key of a request's *watchedConn.
 type connKey struct{}
 
@@ -113,6 +138,9 @@ type watchedListener struct {
 	logger *slog.Logger
 	seldom *rate.Sometimes
 	closed sync.Once
+	// admit decides about a connection; leave is called when it has closed.
+	// A nil admit admits all.
+	admit func(net.Conn) (leave func(), ok bool)
 }
 
 // Close may be called again: the door closes its listeners first, and net/http
@@ -123,12 +151,23 @@ func (l *watchedListener) Close() (err error) {
 }
 
 func (l *watchedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		if !errors.Is(err, net.ErrClosed) {
-			l.seldom.Do(func() { l.logger.Error("connection not accepted", "err", err) })
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				l.seldom.Do(func() { l.logger.Error("connection not accepted", "err", err) })
+			}
+			return nil, err
 		}
-		return nil, err
+		w := &watchedConn{Conn: c, opened: time.Now()}
+		if l.admit == nil {
+			return w, nil
+		}
+		leave, ok := l.admit(c)
+		if ok {
+			w.leave = leave
+			return w, nil
+		}
+		_ = c.Close() // unread: nobody is told anything
 	}
-	return &watchedConn{Conn: c, opened: time.Now()}, nil
 }

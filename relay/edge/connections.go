@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,12 +18,13 @@ type connections struct {
 	mu        sync.Mutex
 	listeners []net.Listener // guarded by mu, as below
 	open      int
-	silent    map[net.Conn]bool // those that have not sent a request yet
-	none      chan struct{}     // closed when left and none is open
+	silent    map[net.Conn]bool  // those that have not sent a request yet
+	none      chan struct{}      // closed when left and none is open
+	from      map[netip.Addr]int // how many are open, where they are counted
 }
 
-// from notes a listener. One that comes after leave is closed at once.
-func (c *connections) from(l net.Listener) {
+// listen notes a listener. One that comes after leave is closed at once.
+func (c *connections) listen(l net.Listener) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.listeners = append(c.listeners, l)
@@ -84,5 +86,47 @@ func (c *connections) leave(ctx context.Context, atMost time.Duration) {
 	defer c.mu.Unlock()
 	for conn := range c.silent {
 		_ = conn.Close() // it was about to be given up
+	}
+}
+
+// admit counts a connection of its address, unless that has as many as it may
+// have. leave is to be called when the connection has closed.
+func (s *Server) admit(conn net.Conn) (leave func(), ok bool) {
+	most := s.options.ConnectionsPerAddress
+	if most == 0 {
+		return nil, true
+	}
+	addr := hostAddr(conn.RemoteAddr().String())
+	if !addr.IsValid() || s.access.Load().proxy(addr) {
+		return nil, true
+	}
+	if !s.connections.enter(addr, most) {
+		s.metrics.crowded.Inc()
+		s.crowdedLogged.Do(func() {
+			s.logger.Warn("connection closed, its address has as many as it may have", "from", addr.String())
+		})
+		return nil, false
+	}
+	return func() { s.connections.exit(addr) }, true
+}
+
+func (c *connections) enter(addr netip.Addr, most int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.from[addr] >= most {
+		return false
+	}
+	if c.from == nil {
+		c.from = make(map[netip.Addr]int)
+	}
+	c.from[addr]++
+	return true
+}
+
+func (c *connections) exit(addr netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.from[addr]--; c.from[addr] == 0 {
+		delete(c.from, addr)
 	}
 }

@@ -8,9 +8,11 @@
 // however full the relay is, and even if the relay panics. Only what is not
 // HTTP at all is answered by net/http itself (400, 417, 431, 501, 505).
 //
-// The package finds the source that a URL belongs to, bounds what a stranger
-// can make the relay hold, reads the body, and asks an [Acceptor] for the
-// answer. It does not know what a signature is, what an event is, or where
-// events are kept: that is the Acceptor's business. It imports no other package
-// of this module.
+// The package finds the source that a URL belongs to, decides who may deliver,
+// bounds what a stranger can make the relay hold, reads the body, and asks an
+// [Acceptor] for the answer. It counts as the platform counts, and tells of what
+// will lead to a suspension before it does ([Server.Concerns]). It does not know
+// what a signature is, what an event is, or where events are kept: that is the
+// Acceptor's business; nor where a certificate comes from: see package
+// certificates. It imports no other package of this module.
 package edge

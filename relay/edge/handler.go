@@ -17,8 +17,11 @@ var (
 
 // verdict is what becomes of one request.
 type verdict struct {
-	answer   Answer
+	answer Answer
+	// reason is why, if the answer is none of the Acceptor's.
+	reason   reason
 	source   string // empty if the request belongs to none
+	path     string // clean
 	delivery bool   // signed, and for a source
 	hangUp   bool   // do not wait for the rest of the body
 }
@@ -40,7 +43,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(v.answer.status())
-	s.metrics.answered(v, time.Since(began))
+	took := time.Since(began)
+	s.metrics.answered(v, took)
+	s.judge(r, v, took)
 }
 
 // decide finds the answer. The checks stand in the order of what they cost, and
@@ -49,62 +54,87 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, began time.Time)
 	defer func() {
 		if p := recover(); p != nil {
 			s.panicked(p, v.source)
-			v.answer, v.hangUp = Unavailable, true
+			v.answer, v.reason, v.hangUp = Unavailable, becausePanic, true
 		}
 	}()
 	looking := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !looking && r.Method != http.MethodPost {
-		return verdict{answer: wrongMethod, hangUp: true}
+		return verdict{answer: wrongMethod, reason: becauseMethod, hangUp: true}
 	}
-	path := cleanPath(r.URL.Path)
-	source, known := s.routes.Load().source(path)
+	v.path = cleanPath(r.URL.Path)
+	source, known := s.routes.Load().source(v.path)
 	v.source = source
-	if known && looking {
+	access := s.access.Load()
+	allowed := len(access.AllowFrom) == 0 || access.allows(access.client(r))
+	if known && looking && allowed {
 		v.answer = Accepted
 		return v
 	}
 	if !s.options.Signed(r.Header) {
-		s.metrics.unsigned.Inc()
-		v.answer, v.hangUp = Unsigned, true
+		v.answer, v.reason, v.hangUp = Unsigned, becauseUnsigned, true
 		return v
 	}
 	// From here on net/http reads the body, if we do not, before it answers.
 	// An error means that the connection is gone, and reading tells.
 	_ = http.NewResponseController(w).SetReadDeadline(began.Add(s.options.AcceptTimeout))
-	if !known {
-		s.unknownPath(path)
+	switch {
+	case !allowed:
+		v.reason = becauseAddress
+		s.keptOut(access.client(r), v)
+		return v // Unavailable: it may be the platform all the same
+	case !known:
+		v.reason = becausePath
+		s.unknownPath(v.path)
 		return v // Unavailable: 401 and 404 would cost the subscription dear
 	}
 	v.delivery = true
-	if r.ContentLength > s.options.MaxBody {
-		v.answer, v.hangUp = tooLarge, true
+	if name := access.missing(r.Header); name != "" {
+		v.reason = becauseHeader
+		s.headerMissing(name, v)
 		return v
 	}
-	v.answer, v.hangUp = s.deliver(w, r, path, source, began)
+	if r.ContentLength > s.options.MaxBody {
+		v.answer, v.reason, v.hangUp = tooLarge, becauseTooLarge, true
+		return v
+	}
+	v.answer, v.reason, v.hangUp = s.deliver(w, r, v, began)
+	s.verified(v)
 	return v
 }
 
 // deliver reads the body and asks the Acceptor. hangUp tells that the rest of
 // the body cannot or need not be read.
-func (s *Server) deliver(w http.ResponseWriter, r *http.Request, path, source string, began time.Time) (a Answer, hangUp bool) {
+func (s *Server) deliver(w http.ResponseWriter, r *http.Request, v verdict, began time.Time) (a Answer, because reason, hangUp bool) {
 	b, err := readBody(w, r, s.options.MaxBody, s.bodies)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return tooLarge, true
+		return tooLarge, becauseTooLarge, true
 	case errors.Is(err, errNoRoom):
-		s.refused(source, err)
-		return Unavailable, false
+		s.refused(v.source, err)
+		return Unavailable, becauseNoRoom, false
 	case err != nil:
-		s.refused(source, fmt.Errorf("read the body: %w", err))
-		return Unavailable, true
+		s.refused(v.source, fmt.Errorf("read the body: %w", err))
+		return Unavailable, becauseBody, true
 	}
-	d := &Delivery{Source: source, Path: path, Header: r.Header, Body: b.bytes, Received: began.UTC()}
+	d := &Delivery{Source: v.source, Path: v.path, Header: r.Header, Body: b.bytes, Received: began.UTC()}
 	a, err = s.accept(r.Context(), d, b)
-	if err != nil {
-		s.refused(source, err)
+	switch {
+	case errors.Is(err, errDraining):
+		because = becauseDraining
+	case errors.Is(err, errBusy):
+		because = becauseBusy
+	case a == Unverified:
+		because = becauseSignature
+	case a == Unsigned:
+		because = becauseUnsigned
+	case a != Accepted:
+		because = becauseAcceptor
 	}
-	return a, false
+	if err != nil {
+		s.refused(v.source, err)
+	}
+	return a, because, false
 }
 
 // accept runs the Acceptor in a goroutine of its own, so that the platform gets
@@ -165,15 +195,6 @@ func (s *Server) overtime(answered <-chan Answer, source string) Answer {
 // refused tells why the door itself answered 429 to a delivery.
 func (s *Server) refused(source string, err error) {
 	s.refusedLogged.Do(func() { s.logger.Warn("delivery refused", "source", source, "err", err) })
-}
-
-// unknownPath raises the alarm about a signed request for no source: most
-// likely a subscription whose URL is wrong, whose events nobody gets.
-func (s *Server) unknownPath(path string) {
-	s.metrics.unknown.Inc()
-	s.unknownLogged.Do(func() {
-		s.logger.Warn("signed request on a path of no source, check the subscription's url", "path", shorten(path))
-	})
 }
 
 // panicked keeps a panic from closing the connection, which the platform would

@@ -11,14 +11,15 @@ import (
 // metrics are what the door counts. The label source is a name from the
 // configuration, or empty for a request that belongs to no source.
 type metrics struct {
-	answers  *prometheus.CounterVec
-	seconds  prometheus.Histogram
-	unknown  prometheus.Counter
-	unsigned prometheus.Counter
-	panics   prometheus.Counter
+	answers    *prometheus.CounterVec
+	refused    *prometheus.CounterVec
+	seconds    prometheus.Histogram
+	handshakes prometheus.Counter
+	crowded    prometheus.Counter
+	panics     prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, bodies *budget) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, bodies *budget, guard *guard) (*metrics, error) {
 	m := &metrics{
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pimrelay_edge_answers_total",
@@ -32,13 +33,17 @@ func newMetrics(reg prometheus.Registerer, bodies *budget) (*metrics, error) {
 			NativeHistogramMaxBucketNumber:  100,
 			NativeHistogramMinResetDuration: time.Hour,
 		}),
-		unknown: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "pimrelay_edge_unknown_path_total",
-			Help: "Requests with signature headers on a path of no source. Above 0, a subscription's URL is probably wrong.",
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pimrelay_edge_refused_total",
+			Help: "Requests that were not accepted, by source and reason. Watch signature_missing, signature_wrong and unknown_path: they precede a suspension.",
+		}, []string{"source", "reason"}),
+		handshakes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pimrelay_edge_broken_handshakes_total",
+			Help: "Connections on which the client sent something and no TLS came about, mostly of port scanners.",
 		}),
-		unsigned: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "pimrelay_edge_unsigned_total",
-			Help: "Requests without signature headers, answered 401.",
+		crowded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pimrelay_edge_crowded_connections_total",
+			Help: "Connections closed unread because their address had as many as it may have.",
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "pimrelay_edge_panics_total",
@@ -51,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, bodies *budget) (*metrics, error) {
 	}, func() float64 { return float64(bodies.used.Load()) })
 
 	var errs []error
-	for _, c := range []prometheus.Collector{m.answers, m.seconds, m.unknown, m.unsigned, m.panics, inFlight} {
+	for _, c := range []prometheus.Collector{m.answers, m.refused, m.seconds, m.handshakes, m.crowded, m.panics, inFlight, guard} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -63,6 +68,9 @@ func newMetrics(reg prometheus.Registerer, bodies *budget) (*metrics, error) {
 // answered counts one request.
 func (m *metrics) answered(v verdict, took time.Duration) {
 	m.answers.WithLabelValues(v.source, v.answer.code()).Inc()
+	if v.reason != "" {
+		m.refused.WithLabelValues(v.source, string(v.reason)).Inc()
+	}
 	if v.delivery {
 		m.seconds.Observe(took.Seconds())
 	}

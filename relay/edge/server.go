@@ -80,6 +80,13 @@ type Options struct {
 	// Signed reports whether a request carries the platform's signature
 	// headers, right or wrong. It is called concurrently. Required.
 	Signed func(http.Header) bool
+	// Same is a value that all attempts to deliver one event have in common,
+	// and those of other events have not, taken from the headers of a request
+	// that is Signed; empty if there is none. Nil: a 429 is never held against
+	// a source. It is called concurrently.
+	Same func(http.Header) string
+	// Access says who may deliver; see also SetAccess.
+	Access Access
 	// Logger and Registerer are required.
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -101,6 +108,10 @@ type Options struct {
 	// MaxHeaderBytes bounds a request's headers; more are answered 431 by
 	// net/http. Default 64 KiB.
 	MaxHeaderBytes int
+	// ConnectionsPerAddress bounds the open connections of one address; more
+	// are closed unread. 0: no bound. It is never applied to trusted proxies,
+	// and the platform itself delivers from one address.
+	ConnectionsPerAddress int
 
 	// AcceptTimeout is the time from a request's first byte to the end of
 	// Accept's context, reading the body included. Default 4 s, at most
@@ -155,6 +166,7 @@ func (o Options) check() error {
 	require(o.MaxBody > 0, "largest body: must be above 0 (got %d)", o.MaxBody)
 	require(o.MaxBodiesInFlight > o.MaxBody, "bodies in flight: must be above the largest body of %d bytes (got %d)", o.MaxBody, o.MaxBodiesInFlight)
 	require(o.MaxConcurrentRequests > 0, "concurrent requests: must be above 0 (got %d)", o.MaxConcurrentRequests)
+	require(o.ConnectionsPerAddress >= 0, "connections per address: must not be below 0 (got %d)", o.ConnectionsPerAddress)
 	require(o.MaxHeaderBytes > 0, "header bytes: must be above 0 (got %d)", o.MaxHeaderBytes)
 	latest := platformPatience - overtime - 100*time.Millisecond
 	require(o.AcceptTimeout > 0 && o.AcceptTimeout <= latest, "accept timeout: must be above 0 and at most %v, because the platform gives up after %v (got %v)", latest, platformPatience, o.AcceptTimeout)
@@ -174,8 +186,12 @@ type Server struct {
 	draining atomic.Bool
 	bodies   *budget
 	accepts  chan struct{} // one element for each Accept that runs
+	access   atomic.Pointer[access]
+	guard    *guard
+	troubles troubles
 
-	unknownLogged, refusedLogged, overdueLogged, panicLogged *rate.Sometimes
+	unknownLogged, refusedLogged, overdueLogged, panicLogged     *rate.Sometimes
+	unverifiedLogged, keptOutLogged, headerLogged, crowdedLogged *rate.Sometimes
 
 	connections connections
 
@@ -191,8 +207,8 @@ func New(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("options of the door: %w", err)
 	}
-	bodies := &budget{limit: o.MaxBodiesInFlight}
-	m, err := newMetrics(o.Registerer, bodies)
+	bodies, guard := &budget{limit: o.MaxBodiesInFlight}, newGuard(o.Logger)
+	m, err := newMetrics(o.Registerer, bodies, guard)
 	if err != nil {
 		return nil, err
 	}
@@ -202,12 +218,12 @@ func New(o Options) (*Server, error) {
 		metrics:       m,
 		bodies:        bodies,
 		accepts:       make(chan struct{}, o.MaxConcurrentRequests),
-		unknownLogged: newSeldom(),
-		refusedLogged: newSeldom(),
-		overdueLogged: newSeldom(),
-		panicLogged:   newSeldom(),
-		stopped:       make(chan struct{}),
+		guard:         guard,
+		unknownLogged: newSeldom(), refusedLogged: newSeldom(), overdueLogged: newSeldom(), panicLogged: newSeldom(),
+		unverifiedLogged: newSeldom(), keptOutLogged: newSeldom(), headerLogged: newSeldom(), crowdedLogged: newSeldom(),
+		stopped: make(chan struct{}),
 	}
+	s.SetAccess(o.Access)
 	s.routes.Store(&routeTable{})
 	s.http = s.newHTTPServer()
 	return s, nil
@@ -231,6 +247,10 @@ func (s *Server) newHTTPServer() *http.Server {
 		ConnState: func(c net.Conn, state http.ConnState) {
 			connChanged(c, state)
 			s.connections.changed(c, state)
+			if state == http.StateClosed && brokenHandshake(c) {
+				s.metrics.handshakes.Inc()
+				s.guard.handshakeFailed(hostAddr(c.RemoteAddr().String()), time.Now())
+			}
 		},
 		ErrorLog: newHTTPLog(s.logger),
 	}
@@ -265,8 +285,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	})
 	defer forget()
 
-	watched := &watchedListener{Listener: l, logger: s.logger, seldom: newSeldom()}
-	s.connections.from(watched)
+	watched := &watchedListener{Listener: l, logger: s.logger, seldom: newSeldom(), admit: s.admit}
+	s.connections.listen(watched)
 	var err error
 	if s.options.TLS != nil {
 		err = s.http.ServeTLS(watched, "", "")

@@ -192,15 +192,14 @@ pimrelay_edge_answers_total{code="429",source="catalog"} 50
 # HELP pimrelay_edge_panics_total Panics while a request was being answered. Each is a defect.
 # TYPE pimrelay_edge_panics_total counter
 pimrelay_edge_panics_total 50
-# HELP pimrelay_edge_unknown_path_total Requests with signature headers on a path of no source. Above 0, a subscription's URL is probably wrong.
-# TYPE pimrelay_edge_unknown_path_total counter
-pimrelay_edge_unknown_path_total 50
-# HELP pimrelay_edge_unsigned_total Requests without signature headers, answered 401.
-# TYPE pimrelay_edge_unsigned_total counter
-pimrelay_edge_unsigned_total 50
+# HELP pimrelay_edge_refused_total Requests that were not accepted, by source and reason. Watch signature_missing, signature_wrong and unknown_path: they precede a suspension.
+# TYPE pimrelay_edge_refused_total counter
+pimrelay_edge_refused_total{reason="not_stored",source="catalog"} 50
+pimrelay_edge_refused_total{reason="signature_missing",source=""} 50
+pimrelay_edge_refused_total{reason="unknown_path",source=""} 50
 `
 	if err := testutil.GatherAndCompare(d.registry, strings.NewReader(counters),
-		"pimrelay_edge_answers_total", "pimrelay_edge_panics_total", "pimrelay_edge_unknown_path_total", "pimrelay_edge_unsigned_total"); err != nil {
+		"pimrelay_edge_answers_total", "pimrelay_edge_panics_total", "pimrelay_edge_refused_total"); err != nil {
 		t.Error(err)
 	}
 }

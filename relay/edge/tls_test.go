@@ -5,13 +5,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 )
 
-func TestLoadTLSServesEveryClient(t *testing.T) {
+func TestTLSServesEveryClient(t *testing.T) {
 	t.Parallel()
 	config, roots := validTLS(t)
 	d := startDoor(t, func(o *Options) { o.TLS = config })
@@ -64,45 +61,6 @@ func TestTLSKeepsOtherProtocols(t *testing.T) {
 	}
 	if len(config.NextProtos) != 1 {
 		t.Errorf("the caller's configuration was changed: %v", config.NextProtos)
-	}
-}
-
-func TestLoadTLSExplainsWhatIsWrong(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	cert, key, _ := issue(t, now.Add(-time.Hour), now.Add(time.Hour))
-	_, otherKey, _ := issue(t, now.Add(-time.Hour), now.Add(time.Hour))
-	expired, expiredKey, _ := issue(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
-	early, earlyKey, _ := issue(t, now.Add(time.Hour), now.Add(2*time.Hour))
-	dir := t.TempDir()
-	file := func(name, content string) string {
-		p := filepath.Join(dir, name)
-		writeFile(t, p, []byte(content))
-		return p
-	}
-	empty := file("empty.pem", "")
-	broken := file("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-	encryptedKey := file("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
-	oldEncryptedKey := file("old.pem", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n")
-	tests := []struct{ name, cert, key, want string }{
-		{"no certificate", filepath.Join(dir, "none"), key, "read the certificate: open " + filepath.Join(dir, "none")},
-		{"no key", cert, filepath.Join(dir, "none"), "read the private key: open "},
-		{"a directory", dir, key, "read the certificate: "},
-		{"empty certificate", empty, key, "certificate " + empty + ": no PEM block found"},
-		{"empty key", cert, empty, "private key " + empty + ": no PEM block found"},
-		{"broken certificate", broken, key, "certificate " + broken},
-		{"encrypted key", cert, encryptedKey, "is encrypted: store it without a passphrase"},
-		{"key encrypted the old way", cert, oldEncryptedKey, "is encrypted: store it without a passphrase"},
-		{"another's key", cert, otherKey, "give the key that the certificate was issued for"},
-		{"the two exchanged", key, cert, "certificate " + key},
-		{"expired", expired, expiredKey, "expired on " + now.Add(-time.Hour).UTC().Format("2006-01-02T15:04")},
-		{"not yet valid", early, earlyKey, "not valid before " + now.Add(time.Hour).UTC().Format("2006-01-02T15:04")},
-	}
-	for _, tt := range tests {
-		_, err := LoadTLS(tt.cert, tt.key)
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: error %v, want one that says %q", tt.name, err, tt.want)
-		}
 	}
 }
 

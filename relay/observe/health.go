@@ -22,6 +22,7 @@ type Warning struct {
 // methods may be called concurrently.
 type Health struct {
 	count atomic.Int64 // len(warnings), so that Clear costs nothing where all is well
+	also  atomic.Pointer[func() []Warning]
 
 	mu       sync.Mutex
 	ready    bool               // guarded by mu, as all below
@@ -34,9 +35,19 @@ func NewHealth(r prometheus.Registerer) *Health {
 	h := &Health{reason: "starting", warnings: make(map[string]Warning)}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "pimrelay_observe_warnings", Help: "Things that a person should look at: see /readyz.",
-	}, func() float64 { return float64(h.count.Load()) }))
+	}, func() float64 {
+		n := h.count.Load()
+		if also := h.also.Load(); also != nil {
+			n += int64(len((*also)()))
+		}
+		return float64(n)
+	}))
 	return h
 }
+
+// Also makes the metric count further warnings, those of the moment, which
+// Warnings does not have. It is called concurrently.
+func (h *Health) Also(warnings func() []Warning) { h.also.Store(&warnings) }
 
 // SetReady says whether the door can answer, and if not, why.
 func (h *Health) SetReady(ready bool, reason string) {

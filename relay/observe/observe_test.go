@@ -64,6 +64,10 @@ func TestHealth(t *testing.T) {
 		if err := testutil.GatherAndCompare(registry, strings.NewReader("# HELP pimrelay_observe_warnings Things that a person should look at: see /readyz.\n# TYPE pimrelay_observe_warnings gauge\npimrelay_observe_warnings 2\n")); err != nil {
 			t.Error(err)
 		}
+		h.Also(func() []Warning { return make([]Warning, 3) })
+		if err := testutil.GatherAndCompare(registry, strings.NewReader("# HELP pimrelay_observe_warnings Things that a person should look at: see /readyz.\n# TYPE pimrelay_observe_warnings gauge\npimrelay_observe_warnings 5\n")); err != nil {
+			t.Error(err)
+		}
 		h.Clear("b")
 		h.Clear("never there")
 		h.Clear("a")
