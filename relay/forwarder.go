@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/pimrelay/pimrelay/relay/config"
 	"github.com/pimrelay/pimrelay/relay/dispatch"
@@ -170,12 +171,17 @@ type PluginReport struct {
 	Runs string
 	pluginhost.Status
 	Err error
+	// Health is what the plugin says of its destination: nil if that can be
+	// reached, or nobody has asked.
+	Health error
 }
 
 // TryPlugins starts each plugin of the configuration from the file at path that
 // has a process of its own, configures it as the daemon will, and ends it again.
-// The error is config.Problems with everything that is wrong.
-func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config, isolated Isolated) ([]PluginReport, error) {
+// With health, those that can are asked whether their destination can be reached;
+// otherwise no destination is touched. The error is config.Problems with everything
+// that is wrong.
+func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config, isolated Isolated, health bool) ([]PluginReport, error) {
 	if !slices.ContainsFunc(sorted(cfg.Forwarders), func(name string) bool {
 		f := cfg.Forwarders[name]
 		_, ok := f.process(isolated)
@@ -197,7 +203,7 @@ func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config,
 			continue
 		}
 		report := PluginReport{Forwarder: name, Plugin: f.label(), Runs: f.runs()}
-		report.Status, report.Err = try(ctx, f, pluginhost.New(process, pluginhost.Options{
+		try(ctx, f, health, &report, pluginhost.New(process, pluginhost.Options{
 			Name: name, Directory: sockets, Redact: cfg.Redact, Logger: slog.New(slog.DiscardHandler),
 		}))
 		if ctx.Err() != nil {
@@ -216,18 +222,26 @@ func TryPlugins(ctx context.Context, path string, environ []string, cfg *Config,
 	return reports, doc.Problems(faults).Err()
 }
 
-// try starts and configures one plugin, and ends it.
-func try(ctx context.Context, f Forwarder, plugin *pluginhost.Plugin) (pluginhost.Status, error) {
+// healthPatience is how long a plugin may take to say whether its destination can
+// be reached.
+const healthPatience = 10 * time.Second
+
+// try starts and configures one plugin, fills in its report, and ends it.
+func try(ctx context.Context, f Forwarder, health bool, report *PluginReport, plugin *pluginhost.Plugin) {
 	raw, err := f.raw()
-	if err != nil {
-		return pluginhost.Status{}, err
+	if err == nil {
+		err = plugin.Configure(ctx, raw)
 	}
-	if err := plugin.Configure(ctx, raw); err != nil {
-		return pluginhost.Status{}, err
+	if err == nil {
+		err = plugin.Started(ctx)
 	}
-	err = plugin.Started(ctx)
-	status := plugin.Status()
-	return status, errors.Join(err, closeForwarder(plugin))
+	report.Status = plugin.Status()
+	if err == nil && health && report.Description.Health {
+		patient, cancel := context.WithTimeout(ctx, healthPatience)
+		defer cancel()
+		report.Health = plugin.Health(patient)
+	}
+	report.Err = errors.Join(err, closeForwarder(plugin))
 }
 
 // runs says how a forwarder runs that is not in this process.

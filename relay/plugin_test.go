@@ -355,3 +355,25 @@ func processes(t *testing.T, way string) (pids []string) {
 	}
 	return pids
 }
+
+// Whoever asks for it learns whether a plugin reaches its destination, and nobody
+// else touches one.
+func TestTryPlugins(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := &daemon{t: t, dir: dir}
+	file := d.write(strings.ReplaceAll(manual, "{address}", "127.0.0.1:0") + pluginLane(testplugin.Good, "", ""))
+	cfg, err := relay.Load(file, nil, plugins.Builtin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, health := range []bool{false, true} {
+		reports, err := relay.TryPlugins(t.Context(), file, nil, cfg, nil, health)
+		if err != nil || len(reports) != 1 || reports[0].Description.Name != "test" {
+			t.Fatalf("%+v, %v", reports, err)
+		}
+		if told := reports[0].Health != nil; told != health {
+			t.Errorf("asked %v: %v", health, reports[0].Health)
+		}
+	}
+}

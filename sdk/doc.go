@@ -18,7 +18,8 @@
 //     each call its timeout as the context's deadline. A forwarder that has not
 //     returned by then is not waited for; one in a process of its own that
 //     does not answer at all counts as hanging, and its process is ended.
-//   - Health, if it is a [HealthChecker], now and then: for people.
+//   - Health, if it is a [HealthChecker]: by `pimrelay check --online`, and by
+//     `pimrelay plugin verify`, for people.
 //   - Close, once and last, when no Deliver is running.
 //
 // How events are matched, transformed, limited, retried, ordered and kept is the

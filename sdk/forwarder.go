@@ -48,8 +48,9 @@ type BatchLimits struct {
 }
 
 // HealthChecker is implemented by a forwarder that can tell, without
-// delivering anything, whether its destination can be reached. The relay shows
-// the answer to operators and decides nothing by it.
+// delivering anything, whether its destination can be reached. The answer is for
+// people, such as those who run `pimrelay check --online`; nothing is decided by
+// it.
 type HealthChecker interface {
 	// Health is called after Configure, also while Deliver runs, and
 	// returns when ctx is done. The error says in one line, without

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -18,8 +19,8 @@ func newCheckCommand() *cobra.Command {
 		Short: "Check the configuration file and show everything that is wrong with it (exit code 2)",
 		Long: "check reads the configuration file, with what it refers to on this machine, and shows everything that is wrong\n" +
 			"(exit code 2). With --online it also looks outside (exit code 1 if something fails): whether each host name resolves,\n" +
-			"whether the certificate authority's directory for trying out issues a certificate for it, and whether public_url leads\n" +
-			"here. Nothing is subscribed. For that it opens listen.address, unless the relay is running.",
+			"whether the certificate authority's directory for trying out issues a certificate for it, whether public_url leads here,\n" +
+			"and whether plugins that can tell reach their destinations. Nothing is subscribed. For that it opens listen.address, unless the relay is running.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(file)
@@ -29,12 +30,8 @@ func newCheckCommand() *cobra.Command {
 			if err := relay.Preflight(file, cfg); err != nil {
 				return err
 			}
-			reports, err := relay.TryPlugins(cmd.Context(), file, os.Environ(), cfg, isolated)
-			for _, r := range reports {
-				if r.Err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "forwarder %s: plugin %s starts and accepts its configuration\n", r.Forwarder, orDash(strings.TrimSpace(r.Description.Name+" "+r.Description.Version)))
-				}
-			}
+			reports, err := relay.TryPlugins(cmd.Context(), file, os.Environ(), cfg, isolated, online)
+			showReports(cmd.OutOrStdout(), reports)
 			if err != nil {
 				return err
 			}
@@ -49,9 +46,21 @@ func newCheckCommand() *cobra.Command {
 		},
 	}
 	addFileFlag(cmd, &file)
-	cmd.Flags().BoolVar(&online, "online", false, "also look outside: DNS, the certificate authority, and whether public_url leads here")
+	cmd.Flags().BoolVar(&online, "online", false, "also look outside: DNS, the certificate authority, whether public_url leads here, and whether plugins reach their destinations")
 	cmd.Flags().StringVar(&staging, "staging-directory", "", "the ACME directory to try with --online; for Let's Encrypt it is known")
 	return cmd
+}
+
+// showReports shows the plugins that have started.
+func showReports(out io.Writer, reports []relay.PluginReport) {
+	for _, r := range reports {
+		if r.Err == nil {
+			fmt.Fprintf(out, "forwarder %s: plugin %s starts and accepts its configuration\n", r.Forwarder, orDash(strings.TrimSpace(r.Description.Name+" "+r.Description.Version)))
+		}
+		if r.Health != nil {
+			fmt.Fprintf(out, "warn  sink   forwarder %s: its destination cannot be reached: %v\n", r.Forwarder, r.Health)
+		}
+	}
 }
 
 func counted(n int, noun string) string {

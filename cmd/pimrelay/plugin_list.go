@@ -90,7 +90,7 @@ func configuredPlugins(ctx context.Context, file string) (all []listedPlugin, er
 	if err != nil {
 		return nil, err
 	}
-	reports, err := relay.TryPlugins(ctx, file, os.Environ(), cfg, isolated)
+	reports, err := relay.TryPlugins(ctx, file, os.Environ(), cfg, isolated, false)
 	if err != nil && !slices.ContainsFunc(reports, func(r relay.PluginReport) bool { return r.Err != nil }) {
 		return nil, err
 	}
