@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/pimrelay/pimrelay/relay/admin"
+	"github.com/pimrelay/pimrelay/sdk/serve"
 )
 
 // runAs makes the test binary behave as pimrelay.
@@ -31,6 +32,9 @@ func TestMain(m *testing.M) {
 	// arguments.
 	if isPlugin := len(os.Args) == 4 && os.Args[1] == "plugin" && os.Args[2] == "serve"; isPlugin || os.Getenv(runAs) != "" {
 		main()
+	}
+	if len(os.Args) == 2 && os.Args[1] == misbehaves {
+		serve.Main(newMisbehaving)
 	}
 	os.Exit(m.Run())
 }

@@ -21,7 +21,7 @@ func newPluginCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPluginListCommand(), newPluginNewCommand(), newPluginServeCommand())
+	cmd.AddCommand(newPluginListCommand(), newPluginNewCommand(), newPluginVerifyCommand(), newPluginServeCommand())
 	return cmd
 }
 

@@ -60,6 +60,7 @@ func list(t *testing.T) []pkg {
 // where it belongs.
 var imports = map[string][]string{
 	"sdk":                     nil,
+	"sdk/sdktest":             {"sdk", "sdk/wire"}, // for tests of plugins, and for cmd
 	"sdk/serve":               {"sdk", "sdk/wire"},
 	"sdk/wire":                {"sdk", "sdk/wire/forwarderv1"},
 	"relay/config":            {"sdk"},
@@ -79,7 +80,7 @@ var imports = map[string][]string{
 	"relay/internal/repo":       nil,
 	"plugins":                   {"plugins", "sdk"},
 	"examples":                  {"sdk", "sdk/serve"},
-	"cmd":                       {"examples/plugin-node", "relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "relay/pluginhost", "plugins", "sdk", "sdk/serve"},
+	"cmd":                       {"examples/plugin-node", "relay", "relay/admin", "relay/journal", "relay/config", "relay/observe", "relay/akeneo/simulator", "relay/pluginhost", "plugins", "sdk", "sdk/serve", "sdk/sdktest", "sdk/wire"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

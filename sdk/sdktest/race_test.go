@@ -1,0 +1,7 @@
+//go:build race
+
+package sdktest_test
+
+// everyCaseRuns says whether a defective forwarder runs the cases, too, that must
+// not find its defect: under the race detector, that takes minutes.
+const everyCaseRuns = false
