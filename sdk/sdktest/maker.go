@@ -12,9 +12,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	"github.com/pimrelay/pimrelay/sdk"
 	"github.com/pimrelay/pimrelay/sdk/wire"
@@ -41,7 +39,7 @@ func OverGRPC(newForwarder func(*slog.Logger) sdk.Forwarder) Maker {
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(directory))
 		}
-		server := grpc.NewServer(append(wire.ServerOptions(), grpc.UnaryInterceptor(surviving))...)
+		server := grpc.NewServer(wire.ServerOptions()...)
 		wire.NewServer(newForwarder, slog.New(slog.DiscardHandler)).Register(server)
 		r := &remote{directory: directory, server: server}
 		r.serving.Go(func() { _ = server.Serve(listener) }) // ends with Discard
@@ -53,16 +51,6 @@ func OverGRPC(newForwarder func(*slog.Logger) sdk.Forwarder) Maker {
 		r.conn, r.client = conn, wire.NewClient(conn, "sdktest")
 		return r, nil
 	}
-}
-
-// surviving makes an error of a panic, which would otherwise end the test.
-func surviving(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = status.Errorf(codes.Internal, "%s%v (%s)", panicked, p, origin())
-		}
-	}()
-	return handler(ctx, request)
 }
 
 // remote is a forwarder behind a connection.
