@@ -93,7 +93,7 @@ func tidy(t *testing.T, directory string) {
 func TestNewPluginInNodeWorks(t *testing.T) {
 	t.Parallel()
 	complain := t.Skipf
-	if os.Getenv("PIMRELAY_REQUIRE_NODE") != "" {
+	if os.Getenv("REQUIRE_NODE") != "" {
 		complain = t.Fatalf
 	}
 	node, err := exec.LookPath("node")

@@ -39,12 +39,12 @@ import (
 const patience = 60 * time.Second
 
 // node is the command that runs the plugin. Without Node.js, or without the
-// packages, the test is skipped, or fails if PIMRELAY_REQUIRE_NODE says that it
+// packages, the test is skipped, or fails if REQUIRE_NODE says that it
 // must not be.
 func node(t *testing.T) []string {
 	t.Helper()
 	complain := t.Skipf
-	if os.Getenv("PIMRELAY_REQUIRE_NODE") != "" {
+	if os.Getenv("REQUIRE_NODE") != "" {
 		complain = t.Fatalf
 	}
 	const remedy = "install Node.js 20 or later, then: npm ci --prefix examples/plugin-node --ignore-scripts"
