@@ -66,6 +66,9 @@ func statuses(table, status string) (names []string) {
 
 func TestPluginVerifyBuiltin(t *testing.T) {
 	t.Parallel()
+	if raceDetector {
+		t.Skip("TestPluginVerifyFindsDefects does the same, and starts as many processes")
+	}
 	code, out, errOut := pimrelay(t, "plugin", "verify", "-c", ownConfigFile(t, httpConfig), "--plugin", "http")
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s%s", code, out, errOut)
