@@ -508,15 +508,22 @@ func TestServiceReplaced(t *testing.T) {
 // again, and nobody is suspected.
 func TestStall(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only /proc tells when a process has stopped")
+	}
 	p, _, _ := running(t, process(testplugin.Good), "")
 	pid := p.Status().PID
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it has stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err == nil && bytes.Contains(stat, []byte(") T "))
+	})
 	// It goes on when it is suspended, but before it is given up.
 	go func() {
 		for p.Down() == "" {
-			time.Sleep(time.Millisecond)
+			<-p.Changed()
 		}
 		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}()
