@@ -289,7 +289,7 @@ func (a *ACME) awaitUsable(ctx context.Context) {
 // Close stops the renewals, and waits a moment for those that are being ended.
 func (a *ACME) Close() error {
 	a.cache.Stop()
-	a.storage.wait(patience)
+	a.storage.close(patience)
 	return nil
 }
 

@@ -15,9 +15,11 @@ import (
 type storage struct {
 	*certmagic.FileStorage
 
-	mu   sync.Mutex
-	held map[string]bool // guarded by mu, as below
-	none chan struct{}   // closed while none is held
+	mu     sync.Mutex
+	closed bool            // guarded by mu, as below: no lock is given any more
+	held   map[string]bool // the locks that are held
+	busy   int             // these, and those that somebody waits for
+	none   chan struct{}   // closed while busy is 0
 }
 
 func newStorage(dir string) *storage {
@@ -28,29 +30,54 @@ func newStorage(dir string) *storage {
 
 // Lock is that of the directory.
 func (s *storage) Lock(ctx context.Context, name string) error {
-	err := s.FileStorage.Lock(ctx, name)
-	if err == nil {
-		s.took(name)
+	if err := s.enter(); err != nil {
+		return err
 	}
+	err := s.FileStorage.Lock(ctx, name)
+	s.took(name, err == nil)
 	return err
 }
 
 // TryLock is that of the directory.
 func (s *storage) TryLock(ctx context.Context, name string) (bool, error) {
-	ok, err := s.FileStorage.TryLock(ctx, name)
-	if ok {
-		s.took(name)
+	if err := s.enter(); err != nil {
+		return false, err
 	}
+	ok, err := s.FileStorage.TryLock(ctx, name)
+	s.took(name, ok)
 	return ok, err
 }
 
-func (s *storage) took(name string) {
+// enter announces somebody who wants a lock.
+func (s *storage) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.held) == 0 {
+	if s.closed {
+		return context.Canceled
+	}
+	if s.busy == 0 {
 		s.none = make(chan struct{})
 	}
-	s.held[name] = true
+	s.busy++
+	return nil
+}
+
+// took notes whether whoever has entered has the lock.
+func (s *storage) took(name string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		s.held[name] = true
+		return
+	}
+	s.leave()
+}
+
+// leave notes that somebody has gone. The caller holds mu.
+func (s *storage) leave() {
+	if s.busy--; s.busy == 0 {
+		close(s.none)
+	}
 }
 
 // Unlock is that of the directory.
@@ -59,16 +86,16 @@ func (s *storage) Unlock(ctx context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[name] {
-		if delete(s.held, name); len(s.held) == 0 {
-			close(s.none)
-		}
+		delete(s.held, name)
+		s.leave()
 	}
 	return err
 }
 
-// wait returns when no lock is held, or after atMost.
-func (s *storage) wait(atMost time.Duration) {
+// close gives no lock any more, and returns when none is held, or after atMost.
+func (s *storage) close(atMost time.Duration) {
 	s.mu.Lock()
+	s.closed = true
 	none := s.none
 	s.mu.Unlock()
 	timer := time.NewTimer(atMost)
