@@ -110,5 +110,5 @@ function visible(text) {
 
 // reasonOf says why there is no answer, without the URL, which may hold secrets.
 function reasonOf(err) {
-  return `no answer: ${err.cause?.code ?? err.cause?.name ?? err.name}`;
+  return `no answer: ${err.cause?.code ?? err.cause?.message ?? err.name}`;
 }
