@@ -3,7 +3,9 @@ package relay_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -376,4 +378,29 @@ func TestTryPlugins(t *testing.T) {
 			t.Errorf("asked %v: %v", health, reports[0].Health)
 		}
 	}
+}
+
+// A reload replaces a plugin by another one of the same name; the metrics are the
+// new one's, whatever the former one does at its end.
+func TestMetricsAfterAReload(t *testing.T) {
+	t.Parallel()
+	d := start(t, t.TempDir(), manual+pluginLane(testplugin.Good, "", ""))
+	up := func() bool {
+		resp, err := http.Get("http://" + d.Status().Telemetry + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(text), `pimrelay_pluginhost_up{forwarder="plug"} 1`)
+	}
+	eventually(t, "it is up", up)
+	d.write(manual + pluginLane(testplugin.Good, ", max_in_flight: 2", ""))
+	if _, err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new one is up", up)
 }

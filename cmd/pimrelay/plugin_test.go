@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pimrelay/pimrelay/relay"
 )
 
 // pluginsFile is a configuration with an isolated built-in and two plugins of
@@ -107,5 +109,9 @@ func TestRunRefusesToAttachNothing(t *testing.T) {
 		if code, _, errOut := pimrelay(t, "run", "-c", file, "--attach", attach); code != exitConfiguration || !strings.Contains(errOut, "--attach NAME=unix:///path") {
 			t.Errorf("%s: exit code %d\n%s", attach, code, errOut)
 		}
+	}
+	cfg := &relay.Config{Forwarders: map[string]relay.Forwarder{"archive": {}}}
+	if err := checkAttach(cfg, file, map[string]string{"archive": "unix:///run/x.sock"}); err != nil {
+		t.Errorf("what can be attached is refused: %v", err)
 	}
 }

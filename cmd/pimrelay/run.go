@@ -47,13 +47,8 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for name, address := range attach {
-				var process pluginhost.Process
-				process.SetDefaults()
-				process.Address = address
-				if _, ok := cfg.Forwarders[name]; !ok || process.Validate() != nil {
-					return usageError{fmt.Errorf("--attach needs the name of a forwarder in %s and the address of a plugin started with --listen: --attach NAME=unix:///path (got %s=%s)", file, name, address)}
-				}
+			if err := checkAttach(cfg, file, attach); err != nil {
+				return err
 			}
 			return run(cmd.Context(), cfg, file, attach, cmd.ErrOrStderr())
 		},
@@ -61,6 +56,19 @@ func newRunCommand() *cobra.Command {
 	addFileFlag(cmd, &file)
 	cmd.Flags().StringToStringVar(&attach, "attach", nil, "development: connect a forwarder to a plugin that you run yourself, such as under a debugger: NAME=unix:///path")
 	return cmd
+}
+
+// checkAttach looks whether each forwarder exists and each address can be one.
+func checkAttach(cfg *relay.Config, file string, attach map[string]string) error {
+	for name, address := range attach {
+		var process pluginhost.Process
+		process.SetDefaults()
+		process.Address = address
+		if _, ok := cfg.Forwarders[name]; !ok || process.Validate() != nil {
+			return usageError{fmt.Errorf("--attach needs the name of a forwarder in %s and the address of a plugin started with --listen: --attach NAME=unix:///path (got %s=%s)", file, name, address)}
+		}
+	}
+	return nil
 }
 
 // run is the daemon. It reloads when the file changes and at SIGHUP, and starts

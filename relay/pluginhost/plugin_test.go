@@ -652,3 +652,20 @@ func TestRedactor(t *testing.T) {
 	}
 	newRedactor(Limits{}, json.RawMessage(dag+`"d30":{}},"$ref":"#/$defs/d0"}`), json.RawMessage(config), nil)
 }
+
+// From the moment at which a plugin takes no calls it says why, so that its lane
+// stands still instead of asking again and again while it is put away.
+func TestDownFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	p, _, _ := running(t, process(testplugin.Good), "")
+	if err := syscall.Kill(p.Status().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for p.Status().Failures == 0 {
+		if p.current.Load() == nil && p.Status().Failures == 0 {
+			if p.Down() == "" {
+				t.Fatal("it takes no calls and does not say so")
+			}
+		}
+	}
+}

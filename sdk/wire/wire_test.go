@@ -196,6 +196,8 @@ type recorder struct {
 	calls  chan []sdk.Event
 	answer func(ctx context.Context, events []sdk.Event) []sdk.Outcome
 	closed chan struct{}
+	// disconnect closes the client's connection.
+	disconnect func()
 }
 
 func newRecorder() *recorder {
@@ -203,6 +205,9 @@ func newRecorder() *recorder {
 }
 
 func (r *recorder) Configure(_ context.Context, raw json.RawMessage) error {
+	if string(raw) == `{"name":"panic"}` {
+		panic("no such name")
+	}
 	var c struct {
 		Name string `json:"name"`
 	}
@@ -230,7 +235,7 @@ func connect(t *testing.T, r *recorder) (*Client, *Server) {
 		t.Fatal(err)
 	}
 	server := NewServer(func(*slog.Logger) sdk.Forwarder { return r }, slog.New(slog.DiscardHandler))
-	g := grpc.NewServer(ServerOptions()...)
+	g := grpc.NewServer(append(ServerOptions(), server.Connections())...)
 	server.Register(g)
 	go func() { _ = g.Serve(listener) }()
 	t.Cleanup(g.Stop)
@@ -239,6 +244,7 @@ func connect(t *testing.T, r *recorder) (*Client, *Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	r.disconnect = func() { conn.Close() }
 	return NewClient(conn, "one"), server
 }
 
@@ -403,5 +409,29 @@ func TestPanicIsARetry(t *testing.T) {
 		if err != nil || got[0].Result != want {
 			t.Errorf("%s: %+v, %v", id, got, err)
 		}
+	}
+}
+
+// A relay that has gone leaves no forwarder behind in a service.
+func TestConnectionEndsItsForwarders(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	c, _ := connect(t, r)
+	if _, err := c.Configure(t.Context(), "f", json.RawMessage(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	r.disconnect()
+	<-r.closed
+}
+
+// A panic while a configuration is read is an answer, and the process goes on.
+func TestPanicOfConfigure(t *testing.T) {
+	t.Parallel()
+	c, _ := connect(t, newRecorder())
+	if _, err := c.Configure(t.Context(), "f", json.RawMessage(`{"name":"panic"}`)); err == nil || !strings.Contains(err.Error(), "the plugin panicked: no such name") {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Configure(t.Context(), "f", json.RawMessage(`{}`)); err != nil {
+		t.Error(err)
 	}
 }
